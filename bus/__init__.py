@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""hostbus's library: what every agent is made of."""

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Chunks: the points of one metric as two columns.
+
+`ChunkBuffer` is the writing end, one per metric of a source: points are appended to plain lists, which
+costs 40 ns where arrays cost 130. `Chunk` is the reading end: two arrays of 8-byte numbers, made once.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bus.timestamp import Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Points of one metric, oldest first.
+
+    `times` are int64 nanoseconds since the Unix epoch, strictly increasing; `values` are float64, as many
+    as there are times; NaN means "measured, no answer".
+    """
+
+    metric: str
+    times: array[int]
+    values: array[float]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def points(self) -> Iterator[tuple[Timestamp, float]]:
+        """The points one by one. Costs 20 times what the columns cost: for people and small chunks."""
+        return zip(map(Timestamp, self.times), self.values, strict=True)
+
+
+class ChunkSize:
+    """The attribute `chunk_size`: None, or an integer of at least 1, checked when it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._slot = "_" + name
+
+    def __get__(self, instance: object, owner: type | None = None) -> int | None:
+        size: int | None = getattr(instance, self._slot)
+        return size
+
+    def __set__(self, instance: object, size: int | None) -> None:
+        if size is not None:
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise TypeError(f"chunk_size must be None or a positive integer, not {type(size).__name__}")
+            if size < 1:
+                raise ValueError(f"chunk_size must be at least 1, not {size}")
+        setattr(instance, self._slot, size)
+
+
+class ChunkBuffer:
+    """The unsent points of one metric of a source: what ``source["metric"]`` gives.
+
+    `chunk_size` is the number of points that make the chunk ready to be sent; None: only `flush()` sends.
+    """
+
+    __slots__ = ("_chunk_size", "last_ns", "metric", "times", "values")
+
+    chunk_size = ChunkSize()
+
+    def __init__(self, metric: str, chunk_size: int | None) -> None:
+        self.metric = metric
+        self.chunk_size = chunk_size
+        self.last_ns = -(2**63)
+        self.times: list[int] = []
+        self.values: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the chunk holds its `chunk_size` of points."""
+        size: int | None = self._chunk_size  # type: ignore[attr-defined]  # the slot behind `chunk_size`
+        return size is not None and len(self.times) >= size
+
+    def append(self, time_ns: int, value: float) -> None:
+        """Add one point. Raises ValueError unless it is later than every point before it."""
+        if time_ns <= self.last_ns:
+            raise self.not_later(time_ns)
+        self.times.append(time_ns)
+        self.values.append(float(value))
+        self.last_ns = time_ns
+
+    def extend(self, times: array[int], values: array[float]) -> None:
+        """Add columns whose times are known to increase. Raises ValueError unless they begin late enough."""
+        if times[0] <= self.last_ns:
+            raise self.not_later(times[0])
+        self.times += times
+        self.values += values
+        self.last_ns = times[-1]
+
+    def take(self) -> tuple[list[int], list[float]]:
+        """All points, swapped out: what arrives from now on belongs to the next chunk."""
+        taken = self.times, self.values
+        self.times, self.values = [], []
+        return taken
+
+    def not_later(self, time_ns: int) -> ValueError:
+        """The error for a point that is not later than the one before it."""
+        return ValueError(
+            f"{self.metric}: {Timestamp(time_ns)} is not later than the last point, {Timestamp(self.last_ns)}: "
+            "points of a metric must strictly increase in time"
+        )

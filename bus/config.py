@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Configuration of agents: structs that check themselves and describe themselves.
+
+An agent that can be configured names its struct in the class attribute `Config`. The same struct checks
+the command line, hostbus.toml and what the manager pushes, and feeds ``agent list`` and the docs.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta
+
+from bus.errors import ConfigError
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every agent's configuration: immutable, keyword-only, unknown fields are errors.
+
+    Fields are annotated with a type, limits and a description::
+
+        period: Annotated[float, Meta(gt=0, description="seconds between samples")] = 10.0
+    """
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any], *, where: str = "configuration", strict: bool = True) -> Self:
+        """Check `values` and make the struct. Raises ConfigError that names the field and what is right.
+
+        strict=False also takes numbers and booleans written as text (command line, environment).
+        """
+        for name in values:
+            if name not in cls.__struct_fields__:
+                raise ConfigError(unknown_key(name, cls.__struct_fields__, where))
+        try:
+            return msgspec.convert(dict(values), cls, strict=strict)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{where}: {_in_words(error)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One field of a configuration, for people."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    description: str
+
+
+def options(config: type[AgentConfig]) -> list[Option]:
+    """Every field of a configuration struct, in the order in which they are declared."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    found = []
+    for field in msgspec.structs.fields(config):
+        hint = hints[field.name]
+        description = ""
+        if typing.get_origin(hint) is Annotated:
+            hint, *extras = typing.get_args(hint)
+            description = next((extra.description or "" for extra in extras if isinstance(extra, Meta)), "")
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        found.append(
+            Option(
+                name=field.name,
+                type=type_in_words(hint),
+                default=None if field.required else default,
+                required=field.required,
+                description=description,
+            )
+        )
+    return found
+
+
+def type_in_words(hint: Any) -> str:
+    """``list[str]``, ``float | None``: a type as a person writes it."""
+    if typing.get_origin(hint) is Annotated:
+        return type_in_words(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(repr(value) for value in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def unknown_key(name: str, known: Iterable[str], where: str) -> str:
+    """The message for a key that is not known, with the nearest one that is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    right = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return f"{where}: unknown key {name!r}; {right}"
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """msgspec's message, with the path of the field in front: ``period: expected `float`, got `str```."""
+    text, _, path = str(error).partition(" - at `$")
+    text = text[:1].lower() + text[1:]
+    path = path.rstrip("`").lstrip(".")
+    return f"{path}: {text}" if path else text
