@@ -5,6 +5,8 @@
 costs 40 ns where arrays cost 130. `Chunk` is the reading end: two arrays of 8-byte numbers, made once.
 """
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass

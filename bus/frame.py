@@ -7,6 +7,8 @@ metrics x T little-endian float64, metric by metric. `epoch` is when the source 
 counts its frames *of one routing key* from 0, because a sink that is bound to one key sees only those.
 """
 
+from __future__ import annotations
+
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +50,7 @@ class Group:
             yield Chunk(metric, times, values[start:end])
             start = end
 
-    def select(self, wanted: Callable[[str], bool]) -> "Group":
+    def select(self, wanted: Callable[[str], bool]) -> Group:
         """The group with only the metrics that are wanted; itself if that is all of them."""
         keep = [wanted(metric) for metric in self.metrics]
         if all(keep):
@@ -85,7 +87,7 @@ class Frame:
         for group in self.groups:
             yield from group.chunks()
 
-    def select(self, wanted: Callable[[str], bool]) -> "Frame":
+    def select(self, wanted: Callable[[str], bool]) -> Frame:
         """The frame with only the metrics that are wanted; itself if that is all of them."""
         groups = tuple(group.select(wanted) for group in self.groups)
         if all(after is before for after, before in zip(groups, self.groups, strict=True)):
@@ -173,7 +175,7 @@ def _decode_group(group: object) -> Group:
     return Group(tuple(metrics), times, values)
 
 
-def _to_bytes(column: "array[int] | array[float]") -> bytes:
+def _to_bytes(column: array[int] | array[float]) -> bytes:
     if sys.byteorder == "big":
         column = column[:]
         column.byteswap()
