@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Gaps: frames that a sink should have seen and has not."""
+
+from dataclasses import dataclass
+
+from bus.frame import Frame
+from bus.timestamp import Timestamp
+
+MAX_TRACKED_KEYS = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Frames `first` to `last` (inclusive) of a source's routing key that did not arrive in their turn."""
+
+    source: str
+    key: str
+    epoch: int
+    first: int
+    last: int
+    noticed: Timestamp
+
+
+class GapWatch:
+    """Notices jumps in the sequence numbers of frames, per source and routing key."""
+
+    def __init__(self) -> None:
+        self._expected: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def check(self, frame: Frame) -> Gap | None:
+        """The gap before this frame, if there is one. A frame that comes again is none."""
+        if frame.sequence is None:
+            return None
+        name = (frame.source, frame.key)
+        epoch, expected = self._expected.get(name, (-1, 0))
+        if epoch == frame.epoch and frame.sequence < expected:
+            return None
+        if len(self._expected) >= MAX_TRACKED_KEYS:
+            self._expected.clear()
+        self._expected[name] = (frame.epoch, frame.sequence + 1)
+        if epoch != frame.epoch or frame.sequence == expected:
+            return None
+        return Gap(
+            source=frame.source,
+            key=frame.key,
+            epoch=frame.epoch,
+            first=expected,
+            last=frame.sequence - 1,
+            noticed=Timestamp.now(),
+        )
