@@ -35,7 +35,9 @@ class Intake:
         self.rejected = 0
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Decode a delivery into the batch."""
+        """Decode a delivery into the batch; once closing, leave it: unacknowledged, it stays with the broker."""
+        if self._closing:
+            return
         frame = self._decode(delivery)
         self._batch.append((delivery, frame))
         self._points += frame.points if frame is not None else 0

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: MIT
+"""`Manager`: the agent that answers the management RPCs.
+
+It knows which metric belongs to which source, declares the queues of sinks, and keeps the configurations.
+Points never pass through it: it may be away, and everything that is set up goes on.
+"""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from bus.client import MANAGEMENT, Client
+from bus.config import AgentConfig
+from bus.errors import PublishFailed, RpcError, RpcTimeout
+from bus.names import check_metric, check_token, matches
+from bus.queues import CHUNKS, FRAMES, HISTORY, DataQueues, durable_name, live_name
+from bus.registry import Registry
+from bus.rpc import Json, rpc_handler
+from bus.transport.base import Binding, Queue, Transport
+
+logger = logging.getLogger(__name__)
+
+MAX_SELECTOR_LENGTH = 1000
+PUSH_TIMEOUT_S = 10.0
+LIVENESS_WINDOW_S = 2.0
+"""How long an owner of a metric has to answer before somebody else may have it."""
+
+Metrics = dict[str, Json] | list[str]
+"""Metric names, with or without metadata."""
+
+
+class ManagerConfig(AgentConfig, frozen=True, kw_only=True):
+    """The manager's configuration."""
+
+    store: Annotated[str, Meta(description="SQLite file for metrics and configurations; ':memory:' keeps nothing")] = (
+        ":memory:"
+    )
+    wire: Annotated[
+        Literal["frame", "metricq"],
+        Meta(description="how sources of this network send: frames, or MetricQ's chunks for stock sinks"),
+    ] = "frame"
+
+
+class Manager(Client):
+    """The manager of a network. There is one per broker (virtual host).
+
+    Args:
+        token: its name on the bus
+        url: where the broker is, or a shared `Transport`
+        config: see `ManagerConfig`
+    """
+
+    Config = ManagerConfig
+    config: ManagerConfig
+
+    def __init__(
+        self,
+        token: str = "manager",
+        url: str | Transport = "",
+        *,
+        config: ManagerConfig | None = None,  # a name
+    ) -> None:
+        super().__init__(token, url, config=config)
+        self._queues = DataQueues(self.transport)
+        self._durable_sinks: set[str] = set()
+        self._declaring = asyncio.Lock()
+
+    async def setup(self) -> None:
+        """Open the store."""
+        path = self.config.store
+        self._registry = await self.resources.enter_async_context(
+            Registry.open(path if path == ":memory:" else os.path.expanduser(path))
+        )
+        await super().setup()
+
+    async def start(self) -> None:
+        """Declare the exchanges, then answer requests."""
+        await super().start()
+        await self._queues.declare_exchanges()
+        await self._serve(Queue(name="management"), [Binding(exchange=MANAGEMENT, key="#")])
+        self.start_task(self._keep_declared(), name="declare exchanges again")
+
+    async def _keep_declared(self) -> None:
+        seen = await self.transport.connected()
+        while True:
+            seen = await self.transport.connected(seen)
+            await self._persist("declare exchanges", self._queues.declare_exchanges)
+
+    async def reconfigure(self, config: AgentConfig) -> None:
+        """`wire` holds for sources that register from now on; the store cannot change."""
+        if isinstance(config, ManagerConfig) and config.store != self.config.store:
+            raise RpcError("the store of a running manager cannot change: restart it with another --store")
+        await super().reconfigure(config)
+
+    # -- sources ---------------------------------------------------------------------------------------
+
+    @rpc_handler("source.register", "transformer.register")
+    async def _register_source(self, from_token: str, **_others: Any) -> Json:
+        reply = {
+            "dataServerAddress": self._data_server,
+            "dataExchange": CHUNKS.name,
+            "config": self._registry.config(from_token),
+        }
+        return reply if self.config.wire == "metricq" else {**reply, "frameExchange": FRAMES.name}
+
+    @property
+    def _data_server(self) -> str:
+        """MetricQ's way to say: the same broker and virtual host as this one."""
+        return "vhost:" + (self.transport.url.partition("://")[2].partition("/")[2].partition("?")[0] or "/")
+
+    @rpc_handler("source.declare_metrics", "transformer.declare_metrics")
+    async def _declare_metrics(self, metrics: Metrics, from_token: str) -> Json:
+        described = metrics if isinstance(metrics, dict) else {name: {} for name in metrics}
+        for name in described:
+            check_metric(name)
+        async with self._declaring:
+            await self._check_owners(described, from_token)
+            await self._registry.declare(
+                from_token,
+                {name: {**about, "source": from_token} for name, about in described.items()},
+            )
+        return {}
+
+    async def _check_owners(self, metrics: Mapping[str, Json], from_token: str) -> None:
+        """A metric has one owner. Raises RpcError if another source has one of these and is alive."""
+        known = self._registry.metrics
+        foreign = {name: known[name].owner for name in metrics if name in known and known[name].owner != from_token}
+        owners = set(foreign.values())
+        if not owners:
+            return
+        alive = owners & set(await self.discover(LIVENESS_WINDOW_S, lambda replies: owners <= replies.keys()))
+        for name, owner in foreign.items():
+            if owner in alive:
+                more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+                raise RpcError(
+                    f"metric {name!r}{more} belongs to {owner!r}, which is alive: "
+                    "stop it, or publish under another --prefix"
+                )
+        logger.warning(
+            "%s takes over %d metrics (%s, ...) from %s, which does not answer",
+            from_token,
+            len(foreign),
+            next(iter(foreign)),
+            ", ".join(sorted(owners)),
+        )
+
+    # -- sinks -----------------------------------------------------------------------------------------
+
+    @rpc_handler("sink.register")
+    async def _register_sink(self, from_token: str, **_others: Any) -> Json:
+        self._durable_sinks.add(from_token)
+        return {"dataServerAddress": self._data_server, "config": self._registry.config(from_token)}
+
+    @rpc_handler("sink.subscribe", "transformer.subscribe")
+    async def _subscribe(
+        self,
+        metrics: list[str],
+        from_token: str,
+        data_queue: str | None = None,
+        expires: Annotated[float, Meta(gt=0)] | None = None,
+        metadata: bool = True,
+    ) -> Json:
+        if data_queue is None:
+            is_durable = from_token in self._durable_sinks
+            data_queue = durable_name(from_token) if is_durable else live_name(from_token)
+        await self._queues.subscribe(data_queue, metrics, expires)
+        return {
+            "dataServerAddress": self._data_server,
+            "dataQueue": data_queue,
+            "metrics": self._selected(metrics) if metadata else metrics,
+        }
+
+    @rpc_handler("sink.unsubscribe")
+    async def _unsubscribe(self, data_queue: str, metrics: list[str], end: bool = True) -> Json:
+        await self._queues.unsubscribe(data_queue, metrics)
+        if end:
+            await self._queues.send_end(data_queue, self.token)
+        return {
+            "dataServerAddress": self._data_server,
+            "dataQueue": data_queue,
+            "metrics": self._selected(metrics),
+        }
+
+    @rpc_handler("sink.release")
+    async def _release(self, data_queue: str) -> Json:
+        await self._queues.release(data_queue)
+        return {}
+
+    def _selected(self, patterns: list[str]) -> dict[str, Json]:
+        """Metadata of the known metrics that these names and patterns select; names need not be known."""
+        known = self._registry.metrics
+        selected: dict[str, Json] = {}
+        for pattern in patterns:
+            if "*" in pattern or "#" in pattern:
+                selected.update({name: entry.metadata for name, entry in known.items() if matches(pattern, name)})
+            else:
+                selected[pattern] = known[pattern].metadata if pattern in known else {}
+        return selected
+
+    # -- history ---------------------------------------------------------------------------------------
+
+    @rpc_handler("history.register")
+    async def _register_history(self, from_token: str, **_others: Any) -> Json:
+        return {
+            "dataServerAddress": self._data_server,
+            "historyExchange": HISTORY.name,
+            "historyQueue": await self._queues.declare_history(from_token, "hrsp"),
+            "config": self._registry.config(from_token),
+        }
+
+    @rpc_handler("db.register")
+    async def _register_db(self, from_token: str, **_others: Any) -> Json:
+        await self._queues.subscribe(durable_name(from_token), [])
+        return {
+            "dataServerAddress": self._data_server,
+            "dataQueue": durable_name(from_token),
+            "historyQueue": await self._queues.declare_history(from_token, "hreq"),
+            "config": self._registry.config(from_token),
+        }
+
+    @rpc_handler("db.subscribe")
+    async def _subscribe_db(self, metrics: list[str | Json], from_token: str, metadata: bool = True) -> Json:
+        # An item is a name, or an object: `input` is what to record, `name` what it is called in history.
+        inputs = [item if isinstance(item, str) else str(item.get("input") or item.get("name")) for item in metrics]
+        names = [item if isinstance(item, str) else str(item.get("name")) for item in metrics]
+        await self._queues.subscribe(durable_name(from_token), inputs)
+        history_queue = await self._queues.declare_history(from_token, "hreq")
+        await self._queues.bind_history(history_queue, names)
+        known = self._registry.metrics
+        for owner in {known[name].owner for name in names if name in known}:
+            owned = [name for name in names if name in known and known[name].owner == owner]
+            await self._registry.declare(owner, {name: {**known[name].metadata, "historic": True} for name in owned})
+        return {
+            "dataServerAddress": self._data_server,
+            "dataQueue": durable_name(from_token),
+            "historyQueue": history_queue,
+            "metrics": self._selected(names) if metadata else names,
+        }
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    @rpc_handler("get_metrics")
+    async def _get_metrics(
+        self,
+        format: Literal["array", "object"] = "array",  # noqa: A002  # MetricQ's name
+        selector: str | list[str] | None = None,
+        prefix: str | None = None,
+        infix: str | None = None,
+        historic: bool | None = None,
+        hidden: bool | None = None,
+        limit: Annotated[int, Meta(ge=0)] | None = None,
+        **_others: Any,
+    ) -> Json:
+        chosen = _matching(self._registry.metrics, selector)
+        found: dict[str, Json] = {}
+        for name in sorted(chosen):
+            about = chosen[name].metadata
+            if (
+                (prefix is None or name.startswith(prefix))
+                and (infix is None or infix in name)
+                and (historic is None or bool(about.get("historic", False)) == historic)
+                and (hidden is None or bool(about.get("hidden", False)) == hidden)
+            ):
+                if limit is not None and len(found) >= limit:
+                    break
+                found[name] = about
+        return {"metrics": found if format == "object" else list(found)}
+
+    @rpc_handler("get_configs")
+    async def _get_configs(self, selector: str | list[str] | None = None) -> Json:
+        return {token: self._registry.config(token) for token in sorted(_matching(self._registry.configs, selector))}
+
+    # -- configurations --------------------------------------------------------------------------------
+
+    @rpc_handler("config.get")
+    async def _config_get(self, token: str) -> Json:
+        versions = self._registry.configs.get(token)
+        return {"version": versions[-1].version if versions else 0, "config": self._registry.config(token)}
+
+    @rpc_handler("config.history")
+    async def _config_history(self, token: str) -> Json:
+        return {
+            "versions": [
+                {"version": old.version, "config": old.config, "time": old.set_at.isoformat(), "by": old.set_by}
+                for old in self._registry.configs.get(token, [])
+            ]
+        }
+
+    @rpc_handler("config.set")
+    async def _config_set(self, token: str, config: Json, from_token: str, merge: bool = True) -> Json:
+        """Push a configuration to the running agent, then store it. A key that is null is removed."""
+        check_token(token)
+        whole = {**self._registry.config(token), **config} if merge else config
+        return await self._put_in_force(
+            token, {key: value for key, value in whole.items() if value is not None}, from_token
+        )
+
+    @rpc_handler("config.rollback")
+    async def _config_rollback(self, token: str, from_token: str, version: int | None = None) -> Json:
+        """Put an earlier version in force again (default: the one before), as a new version."""
+        versions = self._registry.configs.get(token, [])
+        wanted = version if version is not None else len(versions) - 1
+        if not 1 <= wanted <= len(versions):
+            raise RpcError(
+                f"{token!r} has no version {wanted} of its configuration: it has {len(versions)}, counted from 1"
+            )
+        return await self._put_in_force(token, versions[wanted - 1].config, from_token)
+
+    async def _put_in_force(self, token: str, config: Json, by: str) -> Json:
+        """The agent is asked first: what it rejects is not stored. One that is not running gets it at its start."""
+        try:
+            await self.call(token, "config", timeout=PUSH_TIMEOUT_S, **config)
+            is_applied = True
+        except PublishFailed:
+            is_applied = False
+        except RpcTimeout:
+            raise RpcError(f"{token!r} did not answer within {PUSH_TIMEOUT_S:g} s: nothing was changed") from None
+        except RpcError as error:
+            raise RpcError(f"{token!r} rejected the configuration, the old one stays: {error}") from None
+        stored = await self._registry.set_config(token, config, by)
+        return {"version": stored.version, "config": config, "applied": is_applied}
+
+
+def _matching(entries: Mapping[str, Any], selector: str | list[str] | None) -> Mapping[str, Any]:
+    """The entries whose name a regular expression finds, or that a list names. Raises RpcError for a bad one."""
+    if selector is None:
+        return entries
+    if isinstance(selector, list):
+        return {name: entries[name] for name in selector if name in entries}
+    if len(selector) > MAX_SELECTOR_LENGTH:
+        raise RpcError(f"the selector is too long: {len(selector)} characters, {MAX_SELECTOR_LENGTH} are allowed")
+    try:
+        pattern = re.compile(selector)
+    except re.error as error:
+        raise RpcError(f"selector {selector!r} is not a regular expression: {error}") from None
+    return {name: entry for name, entry in entries.items() if pattern.search(name)}

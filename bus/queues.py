@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The exchanges for data and the queues of sinks: declared by the manager, never by the sinks themselves."""
+
+import re
+import uuid
+from collections.abc import Collection, Iterable
+
+from bus.errors import Refused, RpcError
+from bus.names import binding_keys, check_pattern
+from bus.transport.base import Exchange, Message, Queue, Transport
+
+FRAMES = Exchange(name="hostbus.data", kind="topic")
+CHUNKS = Exchange(name="metricq.data", kind="topic")
+HISTORY = Exchange(name="metricq.history", kind="topic")
+DEAD = Exchange(name="hostbus.dead", kind="fanout")
+
+DAY_S = 86400.0
+DEAD_QUEUE = Queue(name="hostbus.dead", max_bytes=64 * 1024 * 1024, message_ttl_s=7 * DAY_S)
+"""What sinks rejected: the newest 64 MiB of a week."""
+
+DURABLE_BYTES = 1024 * 1024 * 1024
+LIVE_BYTES = 128 * 1024 * 1024
+LIVE_EXPIRES_S = 300.0
+
+_DURABLE = re.compile(r"[A-Za-z0-9_.-]{1,200}-data")
+_LIVE = re.compile(r"[A-Za-z0-9_.-]{1,200}-live-[0-9a-f]{32}")
+
+MAX_REMEMBERED = 10_000
+
+
+def durable_name(token: str) -> str:
+    """The queue of a sink that is registered."""
+    return f"{token}-data"
+
+
+def live_name(token: str) -> str:
+    """A new queue for a sink that comes and goes."""
+    return f"{token}-live-{uuid.uuid4().hex}"
+
+
+class DataQueues:
+    """Declares, binds and deletes the queues of sinks."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        # What each queue is subscribed to, as far as this run of the manager knows: only needed to see which
+        # bindings of a queue are still wanted when some of its metrics are unsubscribed.
+        self._patterns: dict[str, set[str]] = {}
+
+    async def declare_exchanges(self) -> None:
+        """Everything that must be there before the first message."""
+        for exchange in (FRAMES, CHUNKS, HISTORY, DEAD):
+            await self._transport.declare_exchange(exchange)
+        await self._transport.declare_queue(DEAD_QUEUE)
+        await self._transport.bind(DEAD_QUEUE.name, DEAD.name, "#")
+
+    async def subscribe(self, name: str, patterns: Collection[str], expires_s: float | None = None) -> None:
+        """Make sure that the queue exists and gets all frames and chunks with metrics of `patterns`.
+
+        Raises RpcError for a queue that is no sink's, or what is not a pattern.
+        """
+        keys = _keys(patterns)
+        await self._declare(name, expires_s)
+        for key in keys:
+            await self._transport.bind(name, FRAMES.name, key)
+        for pattern in patterns:
+            await self._transport.bind(name, CHUNKS.name, pattern)
+        if len(self._patterns) >= MAX_REMEMBERED:
+            self._patterns.pop(next(iter(self._patterns)))
+        self._patterns.setdefault(name, set()).update(patterns)
+
+    async def _declare(self, name: str, expires_s: float | None) -> None:
+        if _DURABLE.fullmatch(name):
+            queue = Queue(name=name, expires_s=expires_s, max_bytes=DURABLE_BYTES, dead_letter=DEAD.name)
+        else:
+            _check_live(name)
+            queue = Queue(name=name, expires_s=expires_s or LIVE_EXPIRES_S, max_bytes=LIVE_BYTES)
+        try:
+            await self._transport.declare_queue(queue)
+        except Refused as error:
+            # It exists, with arguments that an operator or an earlier version chose: good enough.
+            if error.code != 406:
+                raise
+
+    async def unsubscribe(self, name: str, patterns: Collection[str]) -> None:
+        """The queue gets no more of `patterns`, but still what its other patterns select."""
+        _check_known(name)
+        gone = _keys(patterns)
+        remaining = self._patterns.get(name, set())
+        remaining.difference_update(patterns)
+        for key in gone - _keys(remaining):
+            await self._transport.unbind(name, FRAMES.name, key)
+        for pattern in patterns:
+            await self._transport.unbind(name, CHUNKS.name, pattern)
+
+    async def send_end(self, name: str, app_id: str) -> None:
+        """Put a message of type ``end`` into the queue: nothing comes after it."""
+        await self._transport.publish(Message(body=b"", routing_key=name, type="end", app_id=app_id))
+
+    async def release(self, name: str) -> None:
+        """Delete the queue."""
+        _check_known(name)
+        self._patterns.pop(name, None)
+        await self._transport.delete_queue(name)
+
+    async def declare_history(self, token: str, kind: str) -> str:
+        """The queue on which a client (``hrsp``) gets history replies or an archive (``hreq``) requests."""
+        queue = Queue(name=f"{token}-{kind}", expires_s=LIVE_EXPIRES_S, max_bytes=LIVE_BYTES)
+        await self._transport.declare_queue(queue)
+        return queue.name
+
+    async def bind_history(self, name: str, metrics: Iterable[str]) -> None:
+        """Route history requests for these metrics to an archive's queue."""
+        for metric in metrics:
+            await self._transport.bind(name, HISTORY.name, metric)
+
+
+def _keys(patterns: Iterable[str]) -> set[str]:
+    try:
+        return {key for pattern in patterns for key in binding_keys(check_pattern(pattern))}
+    except ValueError as error:
+        raise RpcError(str(error)) from None
+
+
+def _check_live(name: str) -> None:
+    if not _LIVE.fullmatch(name):
+        raise RpcError(
+            f"dataQueue {name[:300]!r} is not the queue of a sink: "
+            "leave it out, or name the one that sink.subscribe gave"
+        )
+
+
+def _check_known(name: str) -> None:
+    if not _DURABLE.fullmatch(name):
+        _check_live(name)

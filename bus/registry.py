@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""`Registry`: what the manager knows, in a SQLite file: metrics and their owners, configurations.
+
+All of it is held in memory too, for reading; a change is in the file before it is answered.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from bus.errors import StorageError
+from bus.rpc import Json
+from bus.timestamp import Timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import aiosqlite
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x68627265  # "hbre"
+
+_SCHEMA = """
+CREATE TABLE metric (name TEXT PRIMARY KEY, owner TEXT NOT NULL, metadata TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE config (token TEXT, version INTEGER, config TEXT NOT NULL, set_ns INTEGER NOT NULL,
+                     set_by TEXT NOT NULL, PRIMARY KEY (token, version)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricEntry:
+    """A metric: the token of the source that declared it, and its metadata."""
+
+    owner: str
+    metadata: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigVersion:
+    """One version of an agent's configuration; versions count from 1."""
+
+    version: int
+    config: Json
+    set_at: Timestamp
+    set_by: str
+
+
+class Registry:
+    """The manager's store: made by ``async with Registry.open(path) as registry``.
+
+    The attributes `metrics` and `configs` are for reading; the methods change them.
+    """
+
+    def __init__(self, connection: "aiosqlite.Connection", path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = asyncio.Lock()
+        self.metrics: dict[str, MetricEntry] = {}
+        self.configs: dict[str, list[ConfigVersion]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: str) -> "AsyncIterator[Self]":
+        """Open or create the file; ``:memory:`` keeps nothing. Raises StorageError if it cannot be used."""
+        import aiosqlite
+
+        try:
+            async with aiosqlite.connect(path, isolation_level=None) as connection:
+                registry = cls(connection, path)
+                await registry._prepare()
+                await registry._load()
+                yield registry
+        except aiosqlite.Error as error:
+            raise StorageError(
+                f"cannot use the store {path}: {error}; is its folder there and writable? --store names another file"
+            ) from error
+
+    async def _number(self, query: str) -> int:
+        async with self._connection.execute(query) as cursor:
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def _prepare(self) -> None:
+        version = await self._number("PRAGMA user_version")
+        application_id = await self._number("PRAGMA application_id")
+        is_empty = not await self._number("SELECT count(*) FROM sqlite_schema")
+        if not is_empty and application_id != APPLICATION_ID:
+            raise StorageError(f"{self._path} is a SQLite file of another program: choose another file with --store")
+        if version > SCHEMA_VERSION:
+            raise StorageError(
+                f"{self._path} was written by a newer hostbus (schema {version}, this one knows {SCHEMA_VERSION}): "
+                "update hostbus, or choose another file with --store"
+            )
+        await self._connection.execute("PRAGMA journal_mode = WAL")
+        if is_empty:
+            await self._connection.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+
+    async def _load(self) -> None:
+        async for name, owner, metadata in self._rows("SELECT name, owner, metadata FROM metric"):
+            self.metrics[name] = MetricEntry(owner=owner, metadata=msgspec.json.decode(metadata))
+        async for token, version, config, set_ns, set_by in self._rows(
+            "SELECT token, version, config, set_ns, set_by FROM config ORDER BY token, version"
+        ):
+            self.configs.setdefault(token, []).append(
+                ConfigVersion(
+                    version=version, config=msgspec.json.decode(config), set_at=Timestamp(set_ns), set_by=set_by
+                )
+            )
+
+    async def _rows(self, statement: str) -> "AsyncIterator[tuple[Any, ...]]":
+        async with self._connection.execute(statement) as cursor:
+            async for row in cursor:
+                yield tuple(row)
+
+    async def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        # One transaction at a time: statements of two tasks must not end up in one another's.
+        async with self._lock:
+            await self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                await self._connection.executemany(statement, rows)
+            except BaseException:
+                await self._connection.execute("ROLLBACK")
+                raise
+            await self._connection.execute("COMMIT")
+
+    async def declare(self, owner: str, metrics: Mapping[str, Json]) -> None:
+        """Metrics now belong to `owner`, with this metadata."""
+        self.metrics.update({name: MetricEntry(owner=owner, metadata=about) for name, about in metrics.items()})
+        await self._write(
+            "INSERT OR REPLACE INTO metric (name, owner, metadata) VALUES (?, ?, ?)",
+            [(name, owner, msgspec.json.encode(about).decode()) for name, about in metrics.items()],
+        )
+
+    def config(self, token: str) -> Json:
+        """The configuration in force for an agent; empty if none was ever set."""
+        versions = self.configs.get(token)
+        return dict(versions[-1].config) if versions else {}
+
+    async def set_config(self, token: str, config: Json, set_by: str) -> ConfigVersion:
+        """Store a new version."""
+        versions = self.configs.setdefault(token, [])
+        new = ConfigVersion(version=len(versions) + 1, config=config, set_at=Timestamp.now(), set_by=set_by)
+        versions.append(new)
+        await self._write(
+            "INSERT INTO config (token, version, config, set_ns, set_by) VALUES (?, ?, ?, ?, ?)",
+            [(token, new.version, msgspec.json.encode(config).decode(), new.set_at.posix_ns, set_by)],
+        )
+        return new

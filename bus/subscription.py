@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""`Subscriber`: live points, in an ``async for``."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Unpack
+
+from bus.agent import AgentOptions
+from bus.chunk import Chunk
+from bus.rpc import Json
+from bus.sink import Sink
+from bus.timestamp import Timedelta, Timestamp
+from bus.transport.base import Transport
+
+MAX_BUFFERED_CHUNKS = 1000
+"""What the program does not take stays with the broker, where the queue has its own bounds."""
+
+
+class Subscriber(Sink):
+    """Points of some metrics from now on.
+
+    ::
+
+        async with Subscriber(["web1.#"]) as points:
+            async for metric, time, value in points:
+                ...
+
+    or, at a fraction of the cost, ``async for chunk in points.chunks()``.
+
+    Args:
+        metrics: names and patterns
+        url: where the broker is, or a shared `Transport`
+        token: a name on the bus, to which a random part is added
+        expires: seconds after which the broker drops the queue if this program is gone
+        options: see `AgentOptions`
+    """
+
+    def __init__(
+        self,
+        metrics: Iterable[str],
+        url: str | Transport = "",
+        *,
+        token: str = "subscriber",
+        expires: float | Timedelta = 60,
+        **options: Unpack[AgentOptions],
+    ) -> None:
+        super().__init__(token, url, **options)
+        self._metrics = list(metrics)
+        self._expires_s = expires.s if isinstance(expires, Timedelta) else float(expires)
+        if not self._metrics:
+            raise ValueError("metrics must name at least one metric or pattern, like 'web1.#'")
+        if self._expires_s <= 0:
+            raise ValueError(f"expires must be more than 0 s, not {expires}")
+        self._chunks: asyncio.Queue[Chunk] = asyncio.Queue(MAX_BUFFERED_CHUNKS)
+        self.metadata: dict[str, Json] = {}
+        """Metadata of the metrics known when the subscription was made."""
+
+    async def start(self) -> None:
+        """Subscribe."""
+        await super().start()
+        reply = await self.subscribe(self._metrics, expires=self._expires_s, metadata=True)
+        known = reply.get("metrics")
+        self.metadata = known if isinstance(known, dict) else {}
+
+    async def on_chunk(self, chunk: Chunk) -> None:
+        """Hand over to whoever iterates; waits while he is behind."""
+        await self._chunks.put(chunk)
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Whole chunks, as they come. Ends when the subscriber stops; raises what made it fail."""
+        ended = asyncio.ensure_future(self.stopped())
+        try:
+            while True:
+                arrival = asyncio.ensure_future(self._chunks.get())
+                await asyncio.wait({arrival, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not arrival.done():
+                    arrival.cancel()
+                    ended.result()
+                    return
+                chunk = arrival.result()
+                yield chunk
+        finally:
+            ended.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[str, Timestamp, float]]:
+        """Point by point: ``(metric, time, value)``."""
+        async for chunk in self.chunks():
+            for time, value in chunk.points():
+                yield chunk.metric, time, value
