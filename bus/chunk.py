@@ -7,6 +7,7 @@ costs 40 ns where arrays cost 130. `Chunk` is the reading end: two arrays of 8-b
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,3 +108,27 @@ class ChunkBuffer:
             f"{self.metric}: {Timestamp(time_ns)} is not later than the last point, {Timestamp(self.last_ns)}: "
             "points of a metric must strictly increase in time"
         )
+
+
+def pack_column(column: array[int] | array[float]) -> bytes:
+    """The bytes of a column, little-endian, 8 for each number."""
+    if sys.byteorder == "big":
+        column = column[:]
+        column.byteswap()
+    return column.tobytes()
+
+
+def unpack_ints(packed: bytes) -> array[int]:
+    """The int64 numbers in bytes whose length is a multiple of 8."""
+    column = array("q", packed)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def unpack_floats(packed: bytes) -> array[float]:
+    """The float64 numbers in bytes whose length is a multiple of 8."""
+    column = array("d", packed)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column

@@ -9,17 +9,19 @@ counts its frames *of one routing key* from 0, because a sink that is bound to o
 
 from __future__ import annotations
 
-import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from operator import lt
+from typing import Annotated, Literal
 
-import msgpack
+import msgspec
+from msgspec import Meta, Raw
 
-from bus.chunk import Chunk
+from bus.chunk import Chunk, pack_column, unpack_floats, unpack_ints
 from bus.errors import BadFrame
-from bus.names import is_metric
+from bus.names import are_metrics, is_metric
 
 CONTENT_TYPE = "application/vnd.hostbus.frame+msgpack"
 VERSION = 1
@@ -96,22 +98,28 @@ class Frame:
 
 
 def group_columns(columns: Iterable[tuple[str, list[int], list[float]]]) -> list[Group]:
-    """(metric, times, values) columns as few groups: those with equal times share one.
+    """(metric, times, values) columns, none of them empty, as few groups: those with equal times share one.
 
-    Ticks of a sampling source all have the same times, so that 200 metrics become one group.
+    Ticks of a sampling source all have the same times, so that 200 metrics become one group. Costs 60 ns a
+    column and 10 ns a point.
     """
-    # Keyed by first time, last time and length, then compared in full: hashing every vector as a tuple
-    # would cost more than the comparison, which mostly succeeds.
+    # Mostly a column has the times of the one before it. Else those with the same first time, last time and
+    # length are compared in full: hashing every vector as a tuple would cost more.
     by_times: dict[tuple[int, int, int], list[tuple[list[int], list[str], list[float]]]] = {}
+    shared: list[int] = []
+    metrics: list[str] = []
+    gathered: list[float] = []
     for metric, times, values in columns:
-        alike = by_times.setdefault((times[0], times[-1], len(times)), [])
-        for shared, metrics, gathered in alike:
-            if shared == times:
-                metrics.append(metric)
-                gathered += values
-                break
-        else:
-            alike.append((times, [metric], list(values)))
+        if times != shared:
+            alike = by_times.setdefault((times[0], times[-1], len(times)), [])
+            for shared, metrics, gathered in alike:  # noqa: B007 - the loop ends at the group that is wanted
+                if shared == times:
+                    break
+            else:
+                shared, metrics, gathered = times, [], []
+                alike.append((shared, metrics, gathered))
+        metrics.append(metric)
+        gathered += values
     return [
         Group(tuple(metrics), array("q", times), array("d", gathered))
         for alike in by_times.values()
@@ -121,9 +129,8 @@ def group_columns(columns: Iterable[tuple[str, list[int], list[float]]]) -> list
 
 def encode_frame(frame: Frame) -> bytes:
     """The body of the message. The frame must keep the limits; `decode_frame` is the judge of them."""
-    groups = [[group.metrics, _to_bytes(group.times), _to_bytes(group.values)] for group in frame.groups]
-    body: bytes = msgpack.packb([VERSION, frame.epoch, frame.sequence, groups])
-    return body
+    groups = [(group.metrics, pack_column(group.times), pack_column(group.values)) for group in frame.groups]
+    return _ENCODER.encode((VERSION, frame.epoch, frame.sequence, groups))
 
 
 def decode_frame(body: bytes, *, source: str = "", key: str = "") -> Frame:
@@ -131,52 +138,82 @@ def decode_frame(body: bytes, *, source: str = "", key: str = "") -> Frame:
     if len(body) > MAX_FRAME_BYTES:
         raise BadFrame(f"a frame of {len(body)} bytes: at most {MAX_FRAME_BYTES} are allowed")
     try:
-        decoded = msgpack.unpackb(body, use_list=True)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise BadFrame(f"not a msgpack value: {error}") from error
-    if not isinstance(decoded, list) or not decoded or decoded[0] != VERSION:
-        raise BadFrame(f"not a frame of version {VERSION}: it begins {body[:8].hex()}")
-    if len(decoded) != 4:
-        raise BadFrame(f"a frame has 4 parts, this one {len(decoded)}")
-    _, epoch, sequence, groups = decoded
-    if type(epoch) is not int or type(sequence) is not int or epoch < 0 or sequence < 0:
-        raise BadFrame("epoch and sequence must be integers of at least 0")
-    if not isinstance(groups, list):
-        raise BadFrame("the fourth part of a frame is its list of groups")
-    read = tuple(map(_decode_group, groups))
-    if sum(len(group.values) for group in read) > MAX_FRAME_POINTS:
-        raise BadFrame(f"more than {MAX_FRAME_POINTS} points in one frame")
+        _, epoch, sequence, groups = _FRAME.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadFrame(
+            f"not a frame of version {VERSION}, which begins {body[:8].hex() or 'with nothing'}: {error}"
+        ) from None
+    read = tuple(_decode_group(*group) for group in groups)
+    points = sum(len(group.values) for group in read)
+    if points > MAX_FRAME_POINTS:
+        raise BadFrame(f"{points} points in one frame: at most {MAX_FRAME_POINTS} are allowed")
     return Frame(groups=read, epoch=epoch, sequence=sequence, source=source, key=key)
 
 
-def _decode_group(group: object) -> Group:
-    if not isinstance(group, list) or len(group) != 3:
-        raise BadFrame("a group is [metrics, times, values]")
-    metrics, time_bytes, value_bytes = group
-    if not isinstance(metrics, list) or not metrics:
-        raise BadFrame("a group begins with a list of metric names")
-    for metric in metrics:
-        if type(metric) is not str or not is_metric(metric):
-            raise BadFrame(f"{str(metric)[:300]!r} is not a metric name")
-    if type(time_bytes) is not bytes or type(value_bytes) is not bytes or not time_bytes or len(time_bytes) % 8:
-        raise BadFrame("times and values are byte strings of 8 bytes a number, at least one")
-    if len(value_bytes) != len(time_bytes) * len(metrics):
+# The decoders know the types, so that a wrong one is refused where it stands: no list is made larger than a
+# frame may be, and nothing nests. The names stay packed until `_NameLists` has looked at them.
+_Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Groups = Annotated[list[tuple[Raw, bytes, bytes]], Meta(max_length=MAX_FRAME_POINTS)]
+_Names = Annotated[list[str], Meta(min_length=1, max_length=MAX_FRAME_POINTS)]
+_ENCODER = msgspec.msgpack.Encoder()
+_FRAME = msgspec.msgpack.Decoder(tuple[Literal[1], _Natural, _Natural, _Groups])
+_NAMES = msgspec.msgpack.Decoder(_Names)
+
+
+class _NameLists:
+    """The lists of names that came lately, by their packed form.
+
+    A source sends the same names with every tick: looking 200 of them up at once costs 2 µs, decoding and
+    checking them 35. It also gives the same str objects every time, which makes a sink's dicts faster.
+    Bounded: forgotten as a whole when it is full, which takes many sources, or one whose names never last.
+    """
+
+    LIMIT_BYTES = 8 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[str, ...]] = {}
+        self._bytes = 0
+
+    def __getitem__(self, packed: bytes) -> tuple[str, ...]:
+        names = self._known.get(packed)
+        if names is None:
+            names = self._decode(packed)
+            if len(packed) + self._bytes > self.LIMIT_BYTES:
+                self._known.clear()
+                self._bytes = 0
+            if len(packed) <= self.LIMIT_BYTES // 16:
+                self._known[packed] = names
+                self._bytes += len(packed)
+        return names
+
+    @staticmethod
+    def _decode(packed: bytes) -> tuple[str, ...]:
+        try:
+            names = tuple(_NAMES.decode(packed))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BadFrame(f"a group begins with its list of metric names: {error}") from None
+        if not are_metrics(names):
+            wrong = next(name for name in names if not is_metric(name))
+            raise BadFrame(f"{wrong[:300]!r} is not a metric name")
+        if len(set(names)) < len(names):
+            name, times = Counter(names).most_common(1)[0]
+            raise BadFrame(f"{name} is in one group {times} times")
+        return names
+
+
+_name_lists = _NameLists()
+
+
+def _decode_group(packed_names: Raw, packed_times: bytes, packed_values: bytes) -> Group:
+    metrics = _name_lists[bytes(packed_names)]
+    if not packed_times or len(packed_times) % 8:
+        raise BadFrame(f"{len(packed_times)} bytes of times: 8 are needed for each, of which there is at least one")
+    if len(packed_values) != len(packed_times) * len(metrics):
         raise BadFrame(
-            f"{len(metrics)} metrics with {len(time_bytes) // 8} times need {len(time_bytes) * len(metrics)} "
-            f"bytes of values, not {len(value_bytes)}"
+            f"{len(metrics)} metrics with {len(packed_times) // 8} times need {len(packed_times) * len(metrics)} "
+            f"bytes of values, not {len(packed_values)}"
         )
-    times = array("q", time_bytes)
-    values = array("d", value_bytes)
-    if sys.byteorder == "big":
-        times.byteswap()
-        values.byteswap()
+    times = unpack_ints(packed_times)
     if len(times) > 1 and not all(map(lt, times, times[1:])):
         raise BadFrame(f"times of {metrics[0]} do not strictly increase")
-    return Group(tuple(metrics), times, values)
-
-
-def _to_bytes(column: array[int] | array[float]) -> bytes:
-    if sys.byteorder == "big":
-        column = column[:]
-        column.byteswap()
-    return column.tobytes()
+    return Group(metrics, times, unpack_floats(packed_values))
