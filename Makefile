@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+# `make up` and `make test` need nothing but Python 3.11 or later; they make what they need.
+# All paths are relative, so that a folder with spaces in its name works.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+
+# More arguments: make up ARGS="--duration 30s", make test ARGS="tests/bus -k chunk"
+ARGS ?=
+
+.PHONY: help up test lint format bench soak clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ctrl-C ends it)
+	@$(PYTHON) -m agents.cli up $(ARGS)
+
+test: .venv/.installed-dev ## Run all tests, on a RabbitMQ of their own
+	@.ci/rabbitmq
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+format: .venv/.installed-dev ## Format the code
+	$(PYTHON) -m ruff check --fix --select I .
+	$(PYTHON) -m ruff format .
+
+bench: .venv/.installed-dev ## Measure: points per second, CPU time per point
+	@.ci/rabbitmq
+	$(PYTHON) tests/bench/throughput.py $(ARGS)
+
+soak: .venv/.installed-dev ## The tests that run for minutes
+	@.ci/rabbitmq
+	@$(PYTHON) -m pytest -m soak $(ARGS)
+
+clean: ## Remove everything that was made here
+	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml
+	@.ci/venv
+	$(PYTHON) -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PYTHON) -m pip install --quiet --group dev
+	@touch $@

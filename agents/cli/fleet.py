@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""All agents of `agent up`: in which order they start and stop, and what is told about them."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agents.cli.catalog import KnownAgent, known_agents
+from agents.cli.output import print_line
+from agents.cli.running import reload
+from agents.cli.settings import Instance, Settings
+from agents.cli.supervisor import Supervised
+from agents.cli.tap import Tap
+from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
+from agents.host import HostSource
+from bus.agent import Agent
+from bus.config import nearest
+from bus.errors import HostbusError
+from bus.sink import Sink
+from bus.timestamp import Timestamp
+from bus.transport import connect
+from bus.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+MANAGER = "manager"
+ARCHIVE = "sqlite-sink"
+SOURCE_END = "-source"
+DEFAULT_PERIOD_S = 1.0
+SUMMARY_EVERY_S = 10.0
+STOP_WITHIN_S = 9.0
+"""For all agents together."""
+
+DRAIN_LOOK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asked for. `archive` None: keep nothing. `only`: families, empty for all."""
+
+    server: str
+    period_s: float | None = None
+    duration_s: float | None = None
+    only: tuple[str, ...] = ()
+    archive: Path | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of host metrics that runs: its watch and its agent."""
+
+    watch: FamilyWatch
+    runner: Supervised
+    instance: Instance
+
+
+class Fleet:
+    """Manager, archive and every host family over one transport. Raises ConfigError for an order that is wrong."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._settings = Settings.read(order.file)
+        self._transport: Transport = connect(order.server or self._settings.bus.server or "memory://up")
+        self._archive_file = ArchiveFile(order.archive) if order.archive else None
+        self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, {}))
+        self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, {"path": str(order.archive)}))
+        self._families = [self._family(known) for known in self._chosen()]
+        self._stop = asyncio.Event()
+
+    # -- what runs -------------------------------------------------------------------------------------
+
+    def _chosen(self) -> list[KnownAgent]:
+        """The families that --only names, or all. Agents that cannot be loaded are logged and left out."""
+        found: dict[str, KnownAgent] = {}
+        for name, known in sorted(known_agents().items()):
+            if not name.endswith(SOURCE_END):
+                continue
+            try:
+                if issubclass(known.load(), HostSource):
+                    found[name.removesuffix(SOURCE_END)] = known
+            except HostbusError as error:
+                logger.warning("left out: %s", error)
+        for family in self._order.only:
+            if family not in found:
+                raise typer.BadParameter(f"--only: there is no family {family!r}; {nearest(family, found)}")
+        return [known for family, known in found.items() if not self._order.only or family in self._order.only]
+
+    def _family(self, known: KnownAgent) -> Family:
+        instance = self._settings.instance(known.name)
+        instance.config(self._family_values(instance))  # whatever is wrong with it is said now, and once
+        watch = FamilyWatch(known.name.removesuffix(SOURCE_END))
+        tap = Tap(self._transport, watch.on_data)
+        runner = Supervised(known.name, lambda: self._make(known.name, None, tap))
+        return Family(watch=watch, runner=runner, instance=instance)
+
+    def _family_values(self, instance: Instance) -> dict[str, Any]:
+        if self._order.period_s is not None:
+            return {"period": self._order.period_s}
+        return {} if "period" in instance.values else {"period": DEFAULT_PERIOD_S}
+
+    def _make(self, name: str, over: Mapping[str, Any] | None = None, transport: Transport | None = None) -> Agent:
+        """A new agent, from the settings as they are now. `over` None: it is a family."""
+        instance = self._settings.instance(name)
+        values = self._family_values(instance) if over is None else over
+        return instance.make(instance.token, transport or self._transport, instance.config(values))
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start everything, show it, and stop everything at the end: SIGINT, SIGTERM, or the duration is over."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        hangup = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        self._say_archive("archive")
+        await self._transport.open()
+        waiting = asyncio.create_task(self._reload_on(hangup), name="reload")
+        try:
+            await self._until_stopped(self._start())
+            with self._shown():
+                await self._until_stopped(self._summaries())
+        finally:
+            waiting.cancel()
+            await self._end()
+            await self._transport.aclose()
+        self._say_archive("archived to")
+
+    async def _until_stopped(self, work: Any) -> None:
+        """Work that ends at once when the stop is wanted."""
+        working = asyncio.create_task(work, name="up")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop wanted")
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+        if working.done() and not working.cancelled():
+            working.result()
+
+    async def _start(self) -> None:
+        """The manager, then the archive, then the families; without the first two there is nothing to go on with."""
+        await self._manager.start(needed=True)
+        if self._archive_file is not None:
+            self._archive_file.path.parent.mkdir(parents=True, exist_ok=True)
+            await self._archive.start(needed=True)
+        await asyncio.gather(*(family.runner.start() for family in self._families))
+        if self._order.duration_s is not None:
+            asyncio.get_running_loop().call_later(self._order.duration_s, self._stop.set)
+
+    async def _end(self) -> None:
+        """Sources send what they hold, then the archive stores what was sent, then the manager goes."""
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await asyncio.gather(*(family.runner.stop() for family in self._families))
+                await self._drained()
+                await self._archive.stop()
+                await self._manager.stop()
+        except TimeoutError:
+            logger.error("not all agents ended within %g s", STOP_WITHIN_S)  # noqa: TRY400  # where it waited does not matter
+
+    async def _drained(self) -> None:
+        """Wait until the archive has all points that the families sent, for as long as it makes progress."""
+        sent = sum(family.watch.points for family in self._families)
+        seen, since = -1, 0.0
+        clock = asyncio.get_running_loop().time
+        while isinstance(self._archive.agent, Sink) and self._archive.state == "working":
+            stored = self._archive.agent.points_received
+            if stored >= sent:
+                return
+            if stored != seen:
+                seen, since = stored, clock()
+            elif clock() - since > 1.0:
+                return  # what is missing went to an earlier life of the archive
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def _reload_on(self, hangup: asyncio.Event) -> None:
+        """SIGHUP: read the file again. What is wrong with it is logged, and all stays as it was."""
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            try:
+                settings = Settings.read(self._order.file)
+                for family in self._families:
+                    instance = settings.instance(family.instance.name)
+                    instance.config(self._family_values(instance))
+            except HostbusError as error:
+                logger.error("the configuration stays as it is: %s", error)  # noqa: TRY400  # known errors are one line
+                continue
+            self._settings = settings
+            for family in self._families:
+                await self._reload(family.runner, settings.instance(family.instance.name))
+            logger.info("the configuration was read again")
+
+    async def _reload(self, runner: Supervised, instance: Instance) -> None:
+        if runner.agent is None or runner.state != "working":
+            return
+        try:
+            await reload(runner.agent, instance.config(self._family_values(instance)))
+        except HostbusError as error:
+            logger.error("%s keeps its configuration: %s", runner.name, error)  # noqa: TRY400  # known errors are one line
+
+    # -- what is told ----------------------------------------------------------------------------------
+
+    def _say_archive(self, what: str) -> None:
+        if self._archive_file is not None:
+            size = f" ({human_bytes(self._archive_file.size())})" if self._archive_file.path.exists() else ""
+            print_line(f"{what} {self._archive_file.path}{size}")
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """In a terminal, the live table."""
+        with self._live() if sys.stdout.isatty() else nullcontext():
+            yield
+
+    def _live(self) -> Any:
+        from agents.cli import live
+
+        def render() -> Any:
+            return live.picture(self._rows(), self._archive_file, self._transport.url, screen.console.width)
+
+        screen = live.live_table(render, redirect_stderr=sys.stderr.isatty())
+        return screen
+
+    def _rows(self) -> list[tuple[FamilyWatch, str]]:
+        return [(family.watch, _trouble(family.runner)) for family in self._families]
+
+    async def _summaries(self) -> None:
+        """Without a terminal, a line every 10 s; for ever."""
+        while True:
+            await asyncio.sleep(SUMMARY_EVERY_S)
+            if not sys.stdout.isatty():
+                print_line(self._summary(family.watch for family in self._families))
+
+    def _summary(self, watches: Iterable[FamilyWatch]) -> str:
+        all_of_them = list(watches)
+        working = sum(family.runner.state == "working" for family in self._families)
+        metrics = sum(len(watch.newest) for watch in all_of_them)
+        rate = sum(watch.rate() for watch in all_of_them)
+        archive = f", archive {human_bytes(self._archive_file.size())}" if self._archive_file else ""
+        clock = f"{Timestamp.now().datetime.astimezone():%H:%M:%S}"
+        return f"{clock} {working} of {len(all_of_them)} families, {metrics} metrics, {rate:.1f} points/s{archive}"
+
+
+def _trouble(runner: Supervised) -> str:
+    """What is wrong with an agent, in a few words."""
+    return {"failed": "failed; it is started again", "starting": "starting"}.get(runner.state, "")

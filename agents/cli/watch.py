@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""What `agent up` knows about its families: counted from the messages that they send."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.cli.tap import frame_of
+from bus.transport.base import Message
+
+RATE_WINDOW_S = 10.0
+
+
+class FamilyWatch:
+    """The points of one family: how many, how fast, and the newest of every metric."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.points = 0
+        self.newest: dict[str, float] = {}
+        """By name without the source's prefix, in the order of the messages."""
+        self._arrivals: deque[tuple[float, int]] = deque()
+
+    def on_data(self, message: Message) -> None:
+        """Count one message."""
+        frame = frame_of(message)
+        prefix = message.routing_key + "."
+        for chunk in frame.chunks():
+            self.newest[chunk.metric.removeprefix(prefix)] = chunk.values[-1]
+        self.points += frame.points
+        self._arrivals.append((time.monotonic(), frame.points))
+
+    def rate(self) -> float:
+        """Points per second over the last `RATE_WINDOW_S`."""
+        now = time.monotonic()
+        while self._arrivals and self._arrivals[0][0] < now - RATE_WINDOW_S:
+            self._arrivals.popleft()
+        if not self._arrivals:
+            return 0.0
+        # Ticks come in bursts: n bursts cover n periods, counted from the first one's beginning.
+        first = self._arrivals[0][0]
+        ticks = sorted({round(at) for at, _ in self._arrivals})
+        period = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else 1.0
+        span = max(self._arrivals[-1][0] - first + period, period)
+        return sum(points for _, points in self._arrivals) / span
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """The archive's file and what SQLite keeps beside it."""
+
+    path: Path
+
+    def size(self) -> int:
+        """Bytes on disk, the write-ahead log included."""
+        return sum(file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.exists())
+
+
+def human_bytes(count: float) -> str:
+    """``1.5 MB``: decimal units, three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
