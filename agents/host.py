@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""What the families of host metrics share: `HostSource`, and its configuration.
+
+A family is a subclass with a name, a table of metrics and a `read` that touches the host. Everything else
+(naming, declaring, sampling, deadlines, counters' rates) is here or in the modules beside it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Unpack
+
+from msgspec import Meta
+
+from agents.files import OpenFiles, read_once
+from agents.metric import Metric, MetricTable
+from agents.parts import Parts
+from agents.worker import Worker
+from bus.config import AgentConfig
+from bus.errors import ConfigError
+from bus.interval import IntervalSource
+from bus.names import check_metric, short_host_name
+from bus.rpc import Json
+from bus.source import SourceOptions
+from bus.timestamp import NS_PER_S
+from bus.transport.base import Transport
+
+__all__ = ["HostConfig", "HostOptions", "HostSource", "Metric", "Reading", "Roots"]
+
+Reading = Mapping[str, float]
+"""What `read` found, by the names of the family's table, ``{"user": 12.5, "core0.user": 3.0}``."""
+
+LONGEST_DEADLINE_S = 30.0
+SHORTEST_DEADLINE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roots:
+    """Where the kernel's files are; a fixture tree in tests."""
+
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+
+
+class HostOptions(SourceOptions, total=False):
+    """Keyword arguments of every family, for subclasses that have an `__init__`; see `HostSource`."""
+
+    roots: Roots | None
+    clock: Callable[[], float]
+
+
+class HostConfig(AgentConfig, frozen=True):
+    """What every family can be told."""
+
+    period: Annotated[float, Meta(ge=0.001, le=86400, description="seconds between samples")] = 10.0
+    chunk_size: Annotated[int, Meta(ge=1, description="points of one metric that are sent together")] = 1
+    max_delay: Annotated[
+        float | None, Meta(description="seconds after which a chunk is sent though it is not full; default: never")
+    ] = None
+    prefix: Annotated[
+        str, Meta(description="first word or words of all metric names; default: the short host name")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        """Checks that msgspec's limits cannot express. Raises ValueError."""
+        if self.max_delay is not None and not self.max_delay > 0:
+            raise ValueError(f"max_delay must be more than 0 seconds, not {self.max_delay!r}")
+        if self.prefix:
+            check_metric(self.prefix)
+
+
+class HostSource(IntervalSource):
+    """Base of the families: ``PREFIX.FAMILY.NAME``, sampled once per period.
+
+    A subclass names its `family`, lists its `metrics` and writes `read`. A reading that is late is given up
+    (the tick has no points, the failure is counted); the other agents of the process do not notice.
+
+    Args:
+        token: the source's unique name on the bus
+        url: where the broker is, or a shared `Transport`
+        roots: where /proc and /sys are
+        clock: monotonic seconds, for rates
+        options: see `SourceOptions`; `config` is an instance of the class's `Config`, which also says
+            chunk_size, max_delay and prefix
+    """
+
+    Config: ClassVar[type[HostConfig]] = HostConfig
+    config: HostConfig
+
+    family: ClassVar[str]
+    """One word: the metrics are called ``PREFIX.FAMILY.NAME``."""
+
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What `read` may return."""
+
+    def __init__(
+        self,
+        token: str,
+        url: str | Transport = "",
+        *,
+        roots: Roots | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Unpack[SourceOptions],
+    ) -> None:
+        config = options.get("config") or self.Config()
+        if not isinstance(config, HostConfig):
+            raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}")
+        options["config"] = config
+        options["prefix"] = f"{config.prefix or short_host_name()}.{self.family}"
+        options["chunk_size"] = config.chunk_size
+        options["max_delay"] = config.max_delay
+        super().__init__(token, url, period=config.period, **options)
+        self.prefix = options["prefix"]
+        self.roots = roots or Roots()
+        self.clock = clock
+        self.files = OpenFiles()
+        self.parts = Parts(self.prefix)
+        self.worker = Worker(f"{self.token}: read")
+        self._table = MetricTable(self.metrics)
+        self._names: dict[str, str] = {}
+        self._slots: dict[str, int] = {}
+
+    # -- for families ----------------------------------------------------------------------------------
+
+    def read(self) -> Reading:
+        """What the host says now. Runs in a thread of its own, so it may block; `deadline_s` is its time.
+
+        Parts that may fail alone go into ``with self.parts("what"):``; what `read` raises costs the whole tick.
+        """
+        raise NotImplementedError
+
+    def proc(self, name: str) -> str:
+        """The text of a file under /proc, which stays open. Raises OSError."""
+        return self.files.read(f"{self.roots.proc}/{name}")
+
+    def sys(self, name: str) -> str:
+        """The text of a file under /sys, without the newline at its end. Raises OSError."""
+        return read_once(f"{self.roots.sys}/{name}").rstrip("\n")
+
+    def due(self, part: str, every_s: float) -> bool:
+        """True on the first tick of each span of `every_s` seconds: for parts that are too dear for every tick."""
+        slot = self.tick.posix_ns // round(every_s * NS_PER_S)
+        if self._slots.get(part) == slot:
+            return False
+        self._slots[part] = slot
+        return True
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that `read` may take: 0.9 periods, but at least 0.5 s and at most 30 s."""
+        return min(max(0.9 * self.config.period, SHORTEST_DEADLINE_S), LONGEST_DEADLINE_S)
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def update(self) -> None:
+        """Read the host and sample what it said. Raises CallHung if it does not answer in time."""
+        reading = await self.worker.call(self.read, self.deadline_s)
+        values = self._full_names(reading)
+        if len(values) != len(reading):
+            self._declare(name for name in reading if name not in self._names)
+            values = self._full_names(reading)
+        self.sample(self.tick, values)
+
+    def _full_names(self, reading: Reading) -> dict[str, float]:
+        names = self._names
+        return {names[name]: value for name, value in reading.items() if name in names}
+
+    def _declare(self, names: Iterable[str]) -> None:
+        """Declare metrics that are new, or whose metadata changed. A name that cannot be one is left out."""
+        described = {}
+        for name in names:
+            with self.parts(f"metric {name}"):
+                full = check_metric(f"{self.prefix}.{name}")
+                metric = self._table.find(name)
+                if metric is None:
+                    raise LookupError(f"{type(self).__name__}.metrics does not describe it, so it is not sampled")
+                described[full] = metric.metadata(self.config.period)
+                self._names[name] = full
+        self.declare_metrics_nowait(described)
+
+    async def reconfigure(self, config: AgentConfig) -> None:
+        """Put a configuration in force at once. Raises ConfigError for another prefix."""
+        if not isinstance(config, HostConfig):
+            raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}")
+        if f"{config.prefix or short_host_name()}.{self.family}" != self.prefix:
+            raise ConfigError(
+                f"prefix cannot change while {self.token} runs: it names all metrics; "
+                f"keep {self.config.prefix!r}, or restart the agent with prefix {config.prefix!r}"
+            )
+        await super().reconfigure(config)
+        self.period = config.period
+        self._buffers.set_chunk_size(config.chunk_size)
+        self._max_delay_s = config.max_delay
+        self._declare(list(self._names))
+
+    async def teardown(self) -> None:
+        """Let go of the thread and the files."""
+        await super().teardown()
+        self.worker.close()
+        if not self.worker.lost:  # a call that hangs may still be reading them
+            self.files.close()
+
+    def vital_signs(self) -> Json:
+        """Parts that failed, and readings that did not come in time."""
+        return {**super().vital_signs(), "partsFailed": self.parts.errors, "readsHung": self.worker.hung}

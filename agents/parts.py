@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""A family's parts fail one by one: a broken file costs its own metrics and one line in the log."""
+
+import errno
+import logging
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+FAILURES = (OSError, ValueError, LookupError, ArithmeticError)
+"""What a file that is missing, unreadable or garbled leads to."""
+
+
+class Parts:
+    """Catches what goes wrong in parts of a family: ``with parts("tcp"): ...``.
+
+    A cause is logged when it is new for its part, and so is its end. errors: how often parts have failed.
+    """
+
+    def __init__(self, family: str) -> None:
+        self._family = family
+        self._causes: dict[str, str] = {}
+        self.errors = 0
+
+    def __call__(self, part: str) -> "_Guard":
+        """A context in which `FAILURES` end the block and are noted."""
+        return _Guard(self, part)
+
+    def each(self, part: str, lines: Iterable[str], parse: Callable[[str], T]) -> list[T]:
+        """`parse(line)` for each line that makes sense; the first that does not is noted."""
+        parsed: list[T] = []
+        bad: tuple[str, Exception] | None = None
+        for line in lines:
+            try:
+                parsed.append(parse(line))
+            except FAILURES as error:
+                bad = bad or (line, error)
+        if bad is None:
+            self.well(part)
+        else:
+            self.failed(part, ValueError(f"cannot read the line {bad[0][:80]!r}: {bad[1]}"))
+        return parsed
+
+    def failed(self, part: str, error: BaseException) -> None:
+        """Note that a part failed. A kernel without a feature, which lacks its file, is no warning."""
+        self.errors += 1
+        cause = f"{type(error).__name__}: {error}"
+        if self._causes.get(part) != cause:
+            self._causes[part] = cause
+            absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EOPNOTSUPP)
+            level = logging.INFO if absent else logging.WARNING
+            logger.log(level, "%s: no %s: %s", self._family, part, cause)
+
+    def well(self, part: str) -> None:
+        """Note that a part works."""
+        if self._causes and self._causes.pop(part, None) is not None:
+            logger.info("%s: %s is back", self._family, part)
+
+    @property
+    def causes(self) -> dict[str, str]:
+        """The parts that fail now, and why."""
+        return dict(self._causes)
+
+
+class _Guard:
+    __slots__ = ("_part", "_parts")
+
+    def __init__(self, parts: Parts, part: str) -> None:
+        self._parts = parts
+        self._part = part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            self._parts.well(self._part)
+            return False
+        if isinstance(error, FAILURES):
+            self._parts.failed(self._part, error)
+            return True
+        return False
