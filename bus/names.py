@@ -17,6 +17,7 @@ _METRIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _METRICS = re.compile(r"[A-Za-z0-9_-]+(?:[.\n][A-Za-z0-9_-]+)*")
 _PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+|\*|#)(?:\.(?:[A-Za-z0-9_-]+|\*|#))*")
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_ANY_WORDS = r"(?:[^.]*\.)*"
 _FORBIDDEN_BYTE = re.compile(rb"[^A-Za-z0-9_-]")
 
 
@@ -107,17 +108,23 @@ def binding_keys(pattern: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A regular expression for ``name + "."``: every word is followed by a dot, so that ``#`` may be empty."""
-    parts: list[str] = []
+    """A regular expression for ``name + "."``: every word is followed by a dot, so that ``#`` may be empty.
+
+    What stands between two ``#`` is taken where it first occurs and never tried elsewhere (an atomic group):
+    nothing can be gained there, and a pattern such as ``#.a.#.a.#.a.#.b`` would take seconds.
+    """
+    segments = [""]
     for word in pattern.split("."):
         if word == "#":
-            if not parts or parts[-1] != r"(?:[^.]*\.)*":
-                parts.append(r"(?:[^.]*\.)*")
-        elif word == "*":
-            parts.append(r"[^.]*\.")
+            segments.append("")
         else:
-            parts.append(re.escape(word) + r"\.")
-    return re.compile("".join(parts))
+            segments[-1] += r"[^.]*\." if word == "*" else re.escape(word) + r"\."
+    first, *others = segments
+    if not others:
+        return re.compile(first)
+    *between, last = others
+    inner = "".join(f"(?>{_ANY_WORDS}?{segment})" for segment in between if segment)
+    return re.compile(first + inner + _ANY_WORDS + last)
 
 
 def matches(pattern: str, name: str) -> bool:

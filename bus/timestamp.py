@@ -8,6 +8,7 @@ import datetime as dt
 import re
 import time
 from functools import total_ordering
+from operator import index
 from typing import Self, overload
 
 NS_PER_S = 1_000_000_000
@@ -21,6 +22,7 @@ _UNITS_NS = {
     **dict.fromkeys(("h", "hour", "hours"), 3600 * NS_PER_S),
     **dict.fromkeys(("d", "day", "days"), 86400 * NS_PER_S),
 }
+_MAX_TIMEDELTA_NS = 999_999_999 * 86400 * NS_PER_S
 _DURATION = re.compile(r"\s*([+-]?)(\d*)(?:[.,](\d*))?\s*([a-zµμ]*)\s*", re.IGNORECASE)
 _ISO_FRACTION = re.compile(r"(.*?\d{2}:?\d{2}:?\d{2})[.,](\d{1,9})\d*(.*)")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -33,7 +35,7 @@ class Timedelta:
     __slots__ = ("_ns",)
 
     def __init__(self, nanoseconds: int) -> None:
-        self._ns = nanoseconds
+        self._ns = index(nanoseconds)
 
     @classmethod
     def from_timedelta(cls, delta: dt.timedelta) -> Self:
@@ -122,6 +124,8 @@ class Timedelta:
         return Timedelta(-self._ns)
 
     def __mul__(self, factor: float) -> "Timedelta":
+        if not isinstance(factor, int | float):
+            return NotImplemented
         return Timedelta(self._ns * factor if isinstance(factor, int) else round(self._ns * factor))
 
     __rmul__ = __mul__
@@ -131,7 +135,9 @@ class Timedelta:
     @overload
     def __truediv__(self, other: float) -> "Timedelta": ...
     def __truediv__(self, other: "Timedelta | dt.timedelta | float") -> "float | Timedelta":
-        if isinstance(other, int | float):
+        if isinstance(other, int):
+            return Timedelta((2 * self._ns + other) // (2 * other))
+        if isinstance(other, float):
             return Timedelta(round(self._ns / other))
         ns = _span_ns(other)
         return NotImplemented if ns is None else self._ns / ns
@@ -163,7 +169,7 @@ class Timedelta:
 
     def __hash__(self) -> int:
         # A span that a standard timedelta can hold equals it, so that it must hash like it.
-        if self._ns % 1000 == 0:
+        if self._ns % 1000 == 0 and abs(self._ns) < _MAX_TIMEDELTA_NS:
             return hash(self.timedelta)
         return hash(self._ns)
 
@@ -181,7 +187,7 @@ class Timestamp:
     __slots__ = ("_ns",)
 
     def __init__(self, nanoseconds: int) -> None:
-        self._ns = nanoseconds
+        self._ns = index(nanoseconds)
 
     @classmethod
     def now(cls) -> Self:
@@ -224,12 +230,13 @@ class Timestamp:
         Raises ValueError if it is not ISO 8601, TypeError if it lacks the time zone.
         """
         fraction_ns = 0
-        match = _ISO_FRACTION.fullmatch(text.strip())
+        whole = text.strip()
+        match = _ISO_FRACTION.fullmatch(whole)
         if match:
             fraction_ns = int(match[2].ljust(9, "0"))
-            text = match[1] + match[3]
+            whole = match[1] + match[3]
         try:
-            when = dt.datetime.fromisoformat(text.strip())
+            when = dt.datetime.fromisoformat(whole)
         except ValueError:
             raise ValueError(f"{text!r} is not an ISO 8601 time, like '2026-11-21T10:00:00Z'") from None
         if when.tzinfo is None:
