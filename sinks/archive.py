@@ -82,6 +82,7 @@ class Archive:
         self.size_bytes = _size_bytes(path)
         self._connection = connection
         self._lock = lock
+        self._closed = False
         self._turn = asyncio.Lock()
         self._ids: dict[str, int] = {}
         self._identity = _identity(path)
@@ -122,6 +123,7 @@ class Archive:
     async def aclose(self) -> None:
         """Close the file; the last to close it moves the write-ahead log into it. May be called twice."""
         async with self._turn:
+            self._closed = True
             try:
                 with explained(self.path):
                     await self._connection.close()
@@ -136,6 +138,11 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    @property
+    def known_metrics(self) -> int:
+        """How many metrics have points in the file, as far as this object knows: all, if it is the writer."""
+        return len(self._ids)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -167,22 +174,33 @@ class Archive:
 
     async def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the metadata (JSON objects) of metrics; names that have no points are ignored."""
-        rows = [(json.dumps(fields), name) for name, fields in metadata.items() if name in self._ids]
+        told = [(name, json.dumps(fields)) for name, fields in metadata.items() if name in self._ids]
         async with self._transaction():
-            await self._connection.executemany("UPDATE metric SET metadata = ? WHERE name = ?", rows)
+            await self._connection.executemany(
+                "UPDATE metric SET metadata = ? WHERE name = ? AND metadata IS NOT ?",
+                ((text, name, text) for name, text in told),
+            )
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
+        async with self._exclusive():
+            try:
+                await self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                await self._connection.commit()
+            except BaseException:
+                # It queues behind what still runs in the thread, so that it holds for a cancelled task, too.
+                await self._connection.rollback()
+                raise
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """One task at a time: a connection would show its own transaction before it is committed."""
         async with self._turn:
+            if self._closed:
+                raise StorageError(f"{self.path} is closed")
             with explained(self.path):
-                try:
-                    await self._connection.execute("BEGIN IMMEDIATE")
-                    yield
-                    await self._connection.commit()
-                except BaseException:
-                    # It queues behind what still runs in the thread, so that it holds for a cancelled task, too.
-                    await self._connection.rollback()
-                    raise
+                yield
 
     async def _make_ids(self, names: Sequence[str]) -> dict[str, int]:
         """Ids for names that are not known here, though perhaps in the file."""
@@ -267,10 +285,8 @@ class Archive:
         )
 
     async def _fetch(self, query: str, parameters: Sequence[str | int] = ()) -> Sequence[Any]:
-        # In turn with the writing: a connection sees its own transaction before it is committed.
-        async with self._turn:
-            with explained(self.path):
-                return list(await self._connection.execute_fetchall(query, parameters))
+        async with self._exclusive():
+            return list(await self._connection.execute_fetchall(query, parameters))
 
     async def _pragma(self, name: str) -> int:
         return int((await self._fetch(f"PRAGMA {name}"))[0][0])

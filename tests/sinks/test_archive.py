@@ -217,4 +217,8 @@ async def test_closing_twice_is_closing_once_and_the_log_is_gone(path: Path) -> 
     await archive.insert([group(["a"], [1], [1.0])])
     await archive.aclose()
     await archive.aclose()
+    with pytest.raises(StorageError, match="is closed"):
+        await archive.insert([])
+    with pytest.raises(StorageError, match="is closed"):
+        await archive.metrics()
     assert sorted(file.name for file in path.parent.iterdir()) == ["archive.db", "archive.db.lock"]

@@ -211,13 +211,15 @@ async def test_the_second_writer_is_told_which_process_is_the_first(path: Path) 
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "open\n"
-        with pytest.raises(StorageError, match=rf"is being written by process {holder.pid}: stop that one"):
-            await Archive.open(path)
-        async with await Archive.open(path, readonly=True) as reader:
-            assert await reader.metrics() == {}
-        holder.kill()
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "open\n"
+            with pytest.raises(StorageError, match=rf"is being written by process {holder.pid}: stop that one"):
+                await Archive.open(path)
+            async with await Archive.open(path, readonly=True) as reader:
+                assert await reader.metrics() == {}
+        finally:
+            holder.kill()
     await make(path)  # the lock died with its process
 
 

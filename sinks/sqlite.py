@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""`SqliteSink`: stores what it receives in an archive, and acknowledges it when it is on the disk."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from bus.config import AgentConfig
+from bus.errors import ConfigError, HostbusError, StorageBusy, StorageError
+from bus.frame import Frame
+from bus.gaps import Gap
+from bus.names import check_pattern
+from bus.rpc import Json
+from bus.sink import DurableSink
+from bus.transport.base import Transport
+from sinks.archive import Archive, MissingFrames
+
+logger = logging.getLogger(__name__)
+
+NAMES_PER_REQUEST = 1000
+FIRST_QUESTION_S = 1.0
+"""A source declares its metrics at about the time of its first points: give it a moment."""
+LONGEST_PAUSE_S = 600.0
+REFRESH_S = 3600.0
+"""How often metadata that is known already is asked for again."""
+
+
+def default_path() -> str:
+    """The archive of this user, where the XDG base directory specification puts what programs keep."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return str((Path(state) if os.path.isabs(state) else Path.home() / ".local/state") / "hostbus" / "archive.db")
+
+
+class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
+    """What the SQLite archive can be told."""
+
+    path: Annotated[str, Meta(min_length=1, description="the archive, an SQLite file; its directory must exist")] = (
+        msgspec.field(default_factory=default_path)
+    )
+    metrics: Annotated[list[str], Meta(min_length=1, description="names and patterns of the metrics to store")] = (
+        msgspec.field(default_factory=lambda: ["#"])
+    )
+    batch_points: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="store at the latest when so many points have come in")
+    ] = 50_000
+    # Every transaction writes at least one page of 4 KB per metric, whether one tick is in it or ten.
+    batch_age: Annotated[
+        float, Meta(ge=0, le=60, description="store at the latest after so many seconds; more wears a disk less")
+    ] = 5.0
+
+    def __post_init__(self) -> None:
+        """Checks the patterns. Raises ValueError."""
+        for pattern in self.metrics:
+            check_pattern(pattern)
+
+
+class SqliteSink(DurableSink):
+    """Archives metrics in one SQLite file: one transaction per batch, acknowledged after its commit.
+
+    While the file cannot be written (full disk, another program's lock, the file removed), consumption pauses
+    and the same points are tried again; the broker keeps the rest.
+
+    Args:
+        token: the sink's name on the bus, and of its queue
+        url: where the broker is, or a shared `Transport`
+        config: see `SqliteConfig`
+    """
+
+    Config = SqliteConfig
+    config: SqliteConfig
+
+    def __init__(
+        self, token: str = "sink-sqlite", url: str | Transport = "", *, config: SqliteConfig | None = None
+    ) -> None:
+        config = config or SqliteConfig()
+        super().__init__(token, url, metrics=config.metrics, config=config)
+        self.batch_points = config.batch_points
+        self.batch_age_s = config.batch_age
+        self.points_stored = 0
+        self.size_bytes = 0
+        self._archive: Archive | None = None  # None while it cannot be opened, too
+        self._missing: list[MissingFrames] = []
+        self._new_names = asyncio.Event()
+        self._names = 0
+
+    async def setup(self) -> None:
+        """Open the archive. Raises StorageError, which says what would be right."""
+        await super().setup()
+        if self.config.path == default_path():
+            await asyncio.to_thread(_make_directory, Path(self.config.path).parent)
+        try:
+            await self._open()
+        except StorageBusy as error:
+            logger.warning("%s: %s; it is tried again when points come", self.token, error)
+
+    async def start(self) -> None:
+        """Join the bus and store what comes."""
+        await super().start()
+        self.start_task(self._describe_metrics(), name="ask for metadata")
+
+    async def teardown(self) -> None:
+        """Close the archive."""
+        await self._close()
+        await super().teardown()
+
+    async def reconfigure(self, config: AgentConfig) -> None:
+        """Everything but the path may change at run time. Raises ConfigError for that."""
+        if not isinstance(config, SqliteConfig):
+            raise TypeError(f"a SqliteSink takes a SqliteConfig, not {type(config).__name__}")
+        if config.path != self.config.path:
+            raise ConfigError(f"path: {self.token} has its archive open: restart it with another --path")
+        if self._subscription:
+            if added := set(config.metrics) - set(self.metrics):
+                await self.subscribe(sorted(added))
+            if removed := set(self.metrics) - set(config.metrics):
+                await self.unsubscribe(sorted(removed))
+        self.metrics = list(config.metrics)
+        self.batch_points = config.batch_points
+        self.batch_age_s = config.batch_age
+        await super().reconfigure(config)
+
+    # -- points ----------------------------------------------------------------------------------------
+
+    async def on_frames(self, frames: Sequence[Frame]) -> None:
+        """Store all points, in one transaction. Raises StorageBusy whatever is wrong with the archive.
+
+        A frame is never to blame for a broken file: no point is given up, a person has to see to the file.
+        """
+        try:
+            archive = self._archive or await self._open()
+            self.points_stored += await archive.insert(
+                (group for frame in frames for group in frame.groups), self._missing
+            )
+        except StorageBusy:
+            raise
+        except StorageError as error:
+            await self._close()  # and open it again with the next attempt, which finds a file that was put right
+            raise StorageBusy(str(error)) from error
+        self._missing = []
+        self.size_bytes = archive.size_bytes
+        if archive.known_metrics != self._names:
+            self._names = archive.known_metrics
+            self._new_names.set()
+
+    async def on_gap(self, gap: Gap) -> None:
+        """Remember what is missing; it is stored together with the frames that showed it."""
+        await super().on_gap(gap)
+        self._missing.append(
+            MissingFrames(
+                source=gap.source,
+                key=gap.key,
+                epoch=gap.epoch,
+                first=gap.first,
+                last=gap.last,
+                noticed=gap.noticed.posix_ns,
+            )
+        )
+
+    def vital_signs(self) -> Json:
+        """Points stored, and the size of the archive in bytes."""
+        return {**super().vital_signs(), "pointsStored": self.points_stored, "archiveBytes": self.size_bytes}
+
+    async def _open(self) -> Archive:
+        self._archive = archive = await Archive.open(self.config.path)
+        self.size_bytes = archive.size_bytes
+        return archive
+
+    async def _close(self) -> None:
+        archive, self._archive = self._archive, None
+        if archive is not None:
+            try:
+                await archive.aclose()
+            except StorageError as error:
+                logger.warning("%s: %s", self.token, error)
+
+    # -- metadata --------------------------------------------------------------------------------------
+
+    async def _describe_metrics(self) -> None:
+        """Keep the metrics' metadata: of new ones soon, of all every hour; storing points never waits for it."""
+        clock = asyncio.get_running_loop().time
+        refresh_at = clock()
+        pause_s = FIRST_QUESTION_S
+        while True:
+            if await self._has_new_names(pause_s):
+                await asyncio.sleep(FIRST_QUESTION_S)
+                pause_s = FIRST_QUESTION_S
+            now = clock()
+            try:
+                unknown = await self._describe_once(everything=now >= refresh_at)
+            except HostbusError as error:
+                logger.debug("%s: no metadata for now, will ask again: %s", self.token, error)
+                unknown = True
+            else:
+                refresh_at = now + REFRESH_S if now >= refresh_at else refresh_at
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S) if unknown else refresh_at - clock()
+
+    async def _has_new_names(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._new_names.wait()
+        except TimeoutError:
+            return False
+        self._new_names.clear()
+        return True
+
+    async def _describe_once(self, *, everything: bool) -> bool:
+        """Ask the manager, and store what it tells; True if there are metrics that it knows nothing of."""
+        archive = self._archive
+        if archive is None:
+            return True
+        names = list(await archive.metrics()) if everything else await archive.metrics_without_metadata()
+        for start in range(0, len(names), NAMES_PER_REQUEST):
+            told = await self.get_metrics(selector=names[start : start + NAMES_PER_REQUEST])
+            await archive.set_metadata(told)
+        return bool(await archive.metrics_without_metadata())
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path}, for the archive, cannot be made ({error.strerror}): choose another --path"
+        ) from error
