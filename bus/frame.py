@@ -139,7 +139,7 @@ def decode_frame(body: bytes, *, source: str = "", key: str = "") -> Frame:
         raise BadFrame(f"a frame of {len(body)} bytes: at most {MAX_FRAME_BYTES} are allowed")
     try:
         _, epoch, sequence, groups = _FRAME.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise BadFrame(
             f"not a frame of version {VERSION}, which begins {body[:8].hex() or 'with nothing'}: {error}"
         ) from None
@@ -158,6 +158,7 @@ _Names = Annotated[list[str], Meta(min_length=1, max_length=MAX_FRAME_POINTS)]
 _ENCODER = msgspec.msgpack.Encoder()
 _FRAME = msgspec.msgpack.Decoder(tuple[Literal[1], _Natural, _Natural, _Groups])
 _NAMES = msgspec.msgpack.Decoder(_Names)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class _NameLists:
@@ -190,7 +191,7 @@ class _NameLists:
     def _decode(packed: bytes) -> tuple[str, ...]:
         try:
             names = tuple(_NAMES.decode(packed))
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise BadFrame(f"a group begins with its list of metric names: {error}") from None
         if not are_metrics(names):
             wrong = next(name for name in names if not is_metric(name))

@@ -147,7 +147,7 @@ class Selection:
 
     def update(self, patterns: Iterable[str]) -> None:
         """Add names and patterns."""
-        self._patterns.update(check_pattern(pattern) for pattern in patterns)
+        self._patterns.update([check_pattern(pattern) for pattern in patterns])
         self._known.clear()
 
     def discard(self, patterns: Iterable[str]) -> None:

@@ -4,6 +4,7 @@
 Floating-point seconds lose nanoseconds from 1970 on, so both classes hold one int and convert at the edges.
 """
 
+import contextlib
 import datetime as dt
 import re
 import time
@@ -22,7 +23,6 @@ _UNITS_NS = {
     **dict.fromkeys(("h", "hour", "hours"), 3600 * NS_PER_S),
     **dict.fromkeys(("d", "day", "days"), 86400 * NS_PER_S),
 }
-_MAX_TIMEDELTA_NS = 999_999_999 * 86400 * NS_PER_S
 _DURATION = re.compile(r"\s*([+-]?)(\d*)(?:[.,](\d*))?\s*([a-zµμ]*)\s*", re.IGNORECASE)
 _ISO_FRACTION = re.compile(r"(.*?\d{2}:?\d{2}:?\d{2})[.,](\d{1,9})\d*(.*)")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -169,8 +169,9 @@ class Timedelta:
 
     def __hash__(self) -> int:
         # A span that a standard timedelta can hold equals it, so that it must hash like it.
-        if self._ns % 1000 == 0 and abs(self._ns) < _MAX_TIMEDELTA_NS:
-            return hash(self.timedelta)
+        if self._ns % 1000 == 0:
+            with contextlib.suppress(OverflowError):
+                return hash(self.timedelta)
         return hash(self._ns)
 
     def __str__(self) -> str:
