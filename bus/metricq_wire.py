@@ -31,7 +31,7 @@ from bus.names import is_metric
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BITS = 70
-_MAX_FIELDS = 2 * MAX_FRAME_POINTS  # a time and a value each
+_MAX_FIELDS = 400_000  # more than 16 MiB hold of aggregates, the only messages of many fields
 _UINT64 = (1 << 64) - 1
 _INT64_MAX = (1 << 63) - 1
 _SMALL = [bytes((number,)) for number in range(128)]
@@ -264,7 +264,7 @@ def _read_message(body: bytes, fields: _Fields) -> dict[int, list[bytes]]:
         raise BadFrame(f"a message of {size} bytes: at most {MAX_FRAME_BYTES} are allowed")
     found: dict[int, list[bytes]] = {number: [] for number in fields}
     position = 0
-    # Bounded, so that 16 MiB of tiny fields cannot hold up the event loop for seconds.
+    # Bounded, because 16 MiB of tiny fields would hold up the event loop for seconds.
     for _ in range(_MAX_FIELDS + 1):
         if position == size:
             return found
