@@ -38,38 +38,25 @@ class Chunk:
         return zip(map(Timestamp, self.times), self.values, strict=True)
 
 
-class ChunkSize:
-    """The attribute `chunk_size`: None, or an integer of at least 1, checked when it is set."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._slot = "_" + name
-
-    def __get__(self, instance: object, owner: type | None = None) -> int | None:
-        size: int | None = getattr(instance, self._slot)
-        return size
-
-    def __set__(self, instance: object, size: int | None) -> None:
-        if size is not None:
-            if not isinstance(size, int) or isinstance(size, bool):
-                raise TypeError(f"chunk_size must be None or a positive integer, not {type(size).__name__}")
-            if size < 1:
-                raise ValueError(f"chunk_size must be at least 1, not {size}")
-        setattr(instance, self._slot, size)
+def check_chunk_size(size: int | None) -> int | None:
+    """`size`, or a TypeError unless it is None or an integer, a ValueError if it is below 1."""
+    if size is not None:
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"chunk_size must be None or a positive integer, not {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {size}")
+    return size
 
 
 class ChunkBuffer:
-    """The unsent points of one metric of a source: what ``source["metric"]`` gives.
+    """The unsent points of one metric of a source: what ``source["metric"]`` gives."""
 
-    `chunk_size` is the number of points that make the chunk ready to be sent; None: only `flush()` sends.
-    """
-
-    __slots__ = ("_chunk_size", "last_ns", "metric", "times", "values")
-
-    chunk_size = ChunkSize()
+    __slots__ = ("_chunk_size", "_has_own_size", "last_ns", "metric", "times", "values")
 
     def __init__(self, metric: str, chunk_size: int | None) -> None:
         self.metric = metric
-        self.chunk_size = chunk_size
+        self._chunk_size = check_chunk_size(chunk_size)
+        self._has_own_size = False
         self.last_ns = -MAX_NS - 1
         self.times: list[int] = []
         self.values: list[float] = []
@@ -78,25 +65,52 @@ class ChunkBuffer:
         return len(self.times)
 
     @property
+    def chunk_size(self) -> int | None:
+        """How many points make the chunk ready to be sent; None: only `flush()` sends.
+
+        It is the source's until it is set here. Raises TypeError for anything but None or an integer,
+        ValueError below 1.
+        """
+        return self._chunk_size
+
+    @chunk_size.setter
+    def chunk_size(self, size: int | None) -> None:
+        self._chunk_size = check_chunk_size(size)
+        self._has_own_size = True
+
+    def inherit(self, chunk_size: int | None) -> None:
+        """Take over the chunk size of the source, which has changed, unless this metric has its own."""
+        if not self._has_own_size:
+            self._chunk_size = chunk_size
+
+    @property
     def is_ready(self) -> bool:
         """True if the chunk holds its `chunk_size` of points."""
-        size: int | None = self._chunk_size  # type: ignore[attr-defined]  # the slot behind `chunk_size`
+        size = self._chunk_size
         return size is not None and len(self.times) >= size
 
     def append(self, time_ns: int, value: float) -> None:
         """Add one point. Raises ValueError unless it is later than every point before it.
 
-        Raises TypeError or ValueError for a value that is no float64 number. Nothing is added then. 0.2 µs.
+        Raises TypeError for a value that is no number (text is none), ValueError for one that float64 cannot
+        hold. Nothing is added then. 0.2 µs.
         """
         if not self.last_ns < time_ns <= MAX_NS:
             raise self.bad_time(time_ns)
-        try:
-            number = float(value)
-        except OverflowError:
-            raise ValueError(f"{self.metric}: a value of that size does not fit a float64") from None
+        number = value if type(value) is float else self._to_float(value)
         self.times.append(time_ns)
         self.values.append(number)
         self.last_ns = time_ns
+
+    def _to_float(self, value: float) -> float:
+        if not isinstance(value, str | bytes | bytearray):  # which `float` would read
+            try:
+                return float(value)
+            except OverflowError:
+                raise ValueError(f"{self.metric}: a value of that size does not fit a float64") from None
+            except (TypeError, ValueError):
+                pass  # answered below
+        raise TypeError(f"{self.metric}: a value must be a number, not {type(value).__name__}")
 
     def extend(self, times: array[int], values: array[float]) -> None:
         """Add columns whose times are known to increase. Raises ValueError unless they begin late enough."""

@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from bus.errors import HostbusError, NotConnected, PublishFailed
+from bus.errors import HostbusError, NotConnected
 from bus.transport.base import Message, Transport
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,10 @@ class Parcel:
 
 
 class Outbox:
-    """Messages that wait for the broker's confirm: at most `limit_points` points, then the oldest are dropped."""
+    """Messages that wait for the broker's confirm: at most `limit_points` points, then the oldest are dropped.
+
+    Two kinds are never dropped: those in flight, which are few, and the newest.
+    """
 
     def __init__(self, name: str, limit_points: int = DEFAULT_LIMIT_POINTS) -> None:
         self._name = name
@@ -99,6 +102,14 @@ class Outbox:
         if not self._in_flight and not self._waiting:
             self._empty.set()
 
+    def withdraw(self) -> list[Parcel]:
+        """Take back everything, in order; nothing may be in flight."""
+        withdrawn = list(self._waiting)
+        self._waiting.clear()
+        self.points = 0
+        self._empty.set()
+        return withdrawn
+
     def rewind(self) -> None:
         """Nothing is in flight any more: what was not confirmed comes first again, in order."""
         self._waiting.extendleft(reversed(self._in_flight.values()))
@@ -130,7 +141,7 @@ class Sender:
             await self._transport.connected()
             try:
                 await self._publish_all()
-            except* (NotConnected, PublishFailed) as group:
+            except* HostbusError as group:
                 self._outbox.rewind()
                 self._note(_leaves(group)[0])
             await asyncio.sleep(self._retry_s)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from bus.agent import AgentOptions
 from bus.buffers import Buffers
@@ -17,6 +17,7 @@ from bus.chunk import ChunkBuffer
 from bus.client import Client
 from bus.encoder import Column, Encoder, FrameEncoder, MetricqEncoder
 from bus.errors import PublishFailed
+from bus.frame import decode_frame
 from bus.names import check_metric
 from bus.outbox import DEFAULT_LIMIT_POINTS, Outbox, Sender
 from bus.rpc import Json
@@ -28,7 +29,10 @@ logger = logging.getLogger(__name__)
 Wire = Literal["auto", "metricq"]
 
 TASK_END_S = 2.0
-"""How long `task()` has to end by itself after `task_stop_future` is set."""
+"""How long `task()` has to end by itself after `task_stop_future` is set; then it is cancelled."""
+
+CANCEL_S = 0.5
+"""How long `task()` has to clean up when it is cancelled."""
 
 YIELD_EVERY_POINTS = 1000
 """`send` in a loop of its own lets other tasks run after so many points."""
@@ -39,7 +43,8 @@ class SourceOptions(AgentOptions, total=False):
 
     chunk_size: points of one metric that are sent together (default 1; None: only `flush()` sends).
     max_delay: seconds or Timedelta after which a chunk is sent though it is not full (default: never).
-    buffer_limit: points held while the bus is away; past it the oldest are dropped and counted.
+    buffer_limit: points held while the bus is away (as many again may be in chunks); past it the oldest are
+        dropped and counted.
     prefix: the words that all metrics of this source have in common, its routing key.
     wire: "auto" sends frames where the manager knows them, "metricq" always MetricQ's chunks.
     """
@@ -74,11 +79,15 @@ class Source(Client, ABC):
         **options: Unpack[AgentOptions],
     ) -> None:
         super().__init__(token, url, **options)
+        if wire not in get_args(Wire):
+            raise ValueError(f"wire must be 'auto' or 'metricq', not {wire!r}")
+        if buffer_limit < 1:
+            raise ValueError(f"buffer_limit must be at least 1 point, not {buffer_limit}")
         self._prefix = check_metric(prefix) if prefix else ""
         self._wire = wire
         self._buffers = Buffers(chunk_size, buffer_limit, self._on_ready)
         self._outbox = Outbox(self.token, buffer_limit)
-        self._max_delay_s = max_delay.s if isinstance(max_delay, Timedelta) else max_delay
+        self.max_delay = max_delay
         self._collecting = False
         self._ageing = False
         self._since_yield = 0
@@ -87,6 +96,7 @@ class Source(Client, ABC):
         self._undeclared: dict[str, Json] = {}
         self._declare_wanted = asyncio.Event()
         self._registered = asyncio.Event()
+        self._task_limit = asyncio.Timeout(None)  # `timeout()` would want a running loop
         self._task_ended = asyncio.Event()
 
     # -- points ----------------------------------------------------------------------------------------
@@ -95,7 +105,8 @@ class Source(Client, ABC):
     def chunk_size(self) -> int | None:
         """Points of one metric that make a chunk; None: only `flush()` sends.
 
-        Set it before points are sent for all metrics, or per metric: ``source["a.b"].chunk_size = 10``.
+        Set it for all metrics, or for one: ``source["a.b"].chunk_size = 10`` keeps its own from then on. If a
+        chunk holds more points than its new size, the next point sends them.
         Raises TypeError for anything but None or an integer, ValueError below 1.
         """
         return self._buffers.chunk_size
@@ -106,8 +117,19 @@ class Source(Client, ABC):
 
     @property
     def max_delay(self) -> Timedelta | None:
-        """How long a point may wait for its chunk to fill; None: as long as it takes."""
+        """How long a point may wait for its chunk to fill; None: as long as it takes.
+
+        Assign seconds, a Timedelta or None; a chunk that is waiting keeps the delay it began with.
+        Raises ValueError unless it is more than 0.
+        """
         return None if self._max_delay_s is None else Timedelta.from_s(self._max_delay_s)
+
+    @max_delay.setter
+    def max_delay(self, max_delay: float | Timedelta | None) -> None:
+        seconds = max_delay.s if isinstance(max_delay, Timedelta) else max_delay
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ValueError(f"max_delay must be more than 0 seconds, or None, not {max_delay!r}")
+        self._max_delay_s = seconds
 
     def __getitem__(self, metric: str) -> ChunkBuffer:
         """The chunk of a metric, to set its own `chunk_size`. Raises ValueError for what is not a metric name."""
@@ -116,7 +138,8 @@ class Source(Client, ABC):
     async def send(self, metric: str, time: Timestamp, value: float) -> None:
         """Send one point: into its metric's chunk; returns without waiting for the network.
 
-        Raises ValueError unless `time` is later than the metric's last point.
+        Raises ValueError unless `time` is later than the metric's last point, TypeError for a value that is
+        no number.
         """
         self._buffers.add(metric, time.posix_ns, value)
         self._age()
@@ -143,7 +166,8 @@ class Source(Client, ABC):
             times: nanoseconds since 1970, strictly increasing: an array, a NumPy array, any buffer or sequence
             values: as many numbers
 
-        Raises ValueError unless the times strictly increase and are later than the metric's last point.
+        Raises ValueError unless the times strictly increase and are later than the metric's last point, and
+        TypeError for what are no numbers; nothing is sent then.
         """
         self._buffers.add_many(metric, times, values)
         self._age()
@@ -166,10 +190,15 @@ class Source(Client, ABC):
             ) from None
 
     def _on_ready(self) -> None:
-        """Collect once per turn of the event loop, so that all chunks that get ready in it share a frame."""
-        if not self._collecting:
-            self._collecting = True
+        """Collect once per turn of the event loop, so that all chunks that get ready in it share a frame.
+
+        At once if the buffers are full: a loop that samples without ever waiting must not fill the memory.
+        """
+        if self._buffers.is_full:
+            self._emit(self._buffers.take_ready())
+        elif not self._collecting:
             asyncio.get_running_loop().call_soon(self._collect)
+            self._collecting = True
 
     def _collect(self) -> None:
         self._collecting = False
@@ -182,8 +211,8 @@ class Source(Client, ABC):
 
     def _age(self) -> None:
         if self._max_delay_s is not None and not self._ageing and self._buffers.points:
-            self._ageing = True
             asyncio.get_running_loop().call_later(self._max_delay_s, self._collect_aged)
+            self._ageing = True
 
     def _collect_aged(self) -> None:
         # All chunks go, the younger ones too: that is simpler than a timer per chunk, and fewer messages.
@@ -209,7 +238,12 @@ class Source(Client, ABC):
         self._declare_wanted.set()
 
     def _describe(self, metrics: Mapping[str, Json] | Iterable[str]) -> dict[str, Json]:
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics must be a mapping or a list of names, not the name {metrics!r} alone")
         named = metrics if isinstance(metrics, Mapping) else {metric: {} for metric in metrics}
+        for name, about in named.items():
+            if not isinstance(about, Mapping):
+                raise TypeError(f"{name}: the metadata must be a mapping, not {type(about).__name__}")
         return {check_metric(name): {"chunkSize": self[name].chunk_size, **about} for name, about in named.items()}
 
     # -- life ------------------------------------------------------------------------------------------
@@ -238,7 +272,12 @@ class Source(Client, ABC):
 
     async def _run_task(self) -> None:
         try:
-            await self.task()
+            async with self._task_limit:
+                await self.task()
+        except TimeoutError:
+            if not self._task_limit.expired():
+                raise
+            logger.warning("%s: task() did not end within %g s of its stop: cancelled", self.token, TASK_END_S)
         finally:
             self._task_ended.set()
 
@@ -258,13 +297,16 @@ class Source(Client, ABC):
             self._registered.set()
 
     async def _open_data(self, reply: Json) -> None:
-        """Publish where, and in the way that, the manager says."""
+        """Publish where, and in the way that, the manager says; what was sent before that is made anew."""
         transport = await self._data_transport(str(reply.get("dataServerAddress", "")))
         frames = reply.get("frameExchange")
         if self._wire == "metricq" or not frames:
             self._encoder = MetricqEncoder(str(reply["dataExchange"]), self.token)
         else:
             self._encoder = FrameEncoder(str(frames), self.token, self.started.posix_ns, self._prefix)
+        for parcel in self._outbox.withdraw():
+            chunks = decode_frame(parcel.message.body).chunks()
+            self._emit([(chunk.metric, list(chunk.times), list(chunk.values)) for chunk in chunks])
         self.start_task(Sender(transport, self._outbox, self.token).run(), name="send")
 
     async def _declare_pending(self) -> None:
@@ -277,12 +319,15 @@ class Source(Client, ABC):
 
     async def wind_down(self) -> None:
         """Stop `task`, send what is buffered, wait for the confirms."""
-        self._task_stop.set_result(None)
-        try:
-            async with asyncio.timeout(TASK_END_S):
-                await self._task_ended.wait()
-        except TimeoutError:
-            logger.warning("%s: task() did not end within %g s of its stop", self.token, TASK_END_S)
+        if not self._task_stop.done():  # `wait_for` in a task may have cancelled it
+            self._task_stop.set_result(None)
+        if not self._task_ended.is_set():
+            self._task_limit.reschedule(asyncio.get_running_loop().time() + TASK_END_S)
+            try:
+                async with asyncio.timeout(TASK_END_S + CANCEL_S):
+                    await self._task_ended.wait()
+            except TimeoutError:
+                logger.warning("%s: task() does not let itself be cancelled", self.token)
         try:
             await self.drain()
         finally:
