@@ -18,6 +18,7 @@ from bus.transport.base import Transport
 logger = logging.getLogger(__name__)
 
 SHORTEST_PERIOD_NS = 1_000_000
+LONGEST_PERIOD_NS = 366 * 86400 * NS_PER_S
 CLOCK_STEP_NS = 50_000_000
 """The wall clock has been set if it left the monotonic clock by more than this between two looks (NTP slews
 at most 0.5 ms per second)."""
@@ -37,14 +38,16 @@ class UpdateHealth:
 class Ticker:
     """When the next tick is: multiples of the period on the wall clock, waited for on the monotonic clock.
 
-    All hosts that sample once a second so share their time stamps. When the wall clock is set back, time
-    stamps go on at half speed until it has caught up, because points of a metric must increase in time.
+    All hosts that sample once a second so share their time stamps. Without `align`, ticks are whole periods
+    from the first one on, which is at once. When the wall clock is set back, time stamps go on at half speed
+    until it has caught up, because points of a metric must increase in time.
     """
 
     def __init__(self, *, align: bool) -> None:
         self._align = align
         self._last_ns = 0
         self._due_at = 0.0
+        self._done_at: float | None = None
         self._offset_ns = 0
 
     def plan(self, period_ns: int, wall_ns: int, monotonic_s: float) -> tuple[int, float]:
@@ -55,12 +58,19 @@ class Ticker:
             if due_ns == self._last_ns:
                 due_ns += period_ns
         else:
-            due_ns = max(self._last_ns + period_ns, wall_ns) if self._last_ns else wall_ns
+            due_ns = wall_ns + self._wait_ns(period_ns, monotonic_s)
         self._due_at = monotonic_s + (due_ns - wall_ns) / NS_PER_S
         self._offset_ns = wall_ns - int(monotonic_s * NS_PER_S)
         if due_ns <= self._last_ns:
             due_ns = self._last_ns + period_ns // 2
         return due_ns, self._due_at
+
+    def _wait_ns(self, period_ns: int, monotonic_s: float) -> int:
+        """How long until the next whole number of periods after the tick that was last used."""
+        if self._done_at is None:
+            return 0
+        since_ns = int((monotonic_s - self._done_at) * NS_PER_S)
+        return max(1, -(-since_ns // period_ns)) * period_ns - since_ns
 
     def was_set(self, wall_ns: int, monotonic_s: float) -> bool:
         """True if the wall clock has been set since `plan`."""
@@ -73,6 +83,7 @@ class Ticker:
     def done(self, tick_ns: int) -> None:
         """The tick was used."""
         self._last_ns = tick_ns
+        self._done_at = self._due_at
 
 
 class IntervalSource(Source):
@@ -115,7 +126,7 @@ class IntervalSource(Source):
         """The time between updates; None until it is first set.
 
         Assign seconds or a Timedelta, at any time: it takes effect at once, the current sleep is cut short.
-        Raises TypeError for None or what is not a number, ValueError below 1 ms.
+        Raises TypeError for None or what is not a number, ValueError below 1 ms or above a year.
         """
         return None if self._period_ns is None else Timedelta(self._period_ns)
 
@@ -123,10 +134,10 @@ class IntervalSource(Source):
     def period(self, period: float | Timedelta) -> None:
         if not isinstance(period, int | float | Timedelta) or isinstance(period, bool):
             raise TypeError(f"period must be seconds or a Timedelta, not {period!r}; it cannot be unset")
-        ns = period.ns if isinstance(period, Timedelta) else Timedelta.from_s(period).ns
-        if ns < SHORTEST_PERIOD_NS:
-            raise ValueError(f"period must be at least 0.001 s, not {period!r}")
-        self._period_ns = ns
+        seconds = period.s if isinstance(period, Timedelta) else period
+        if not SHORTEST_PERIOD_NS <= seconds * NS_PER_S <= LONGEST_PERIOD_NS:  # true for NaN, too
+            raise ValueError(f"period must be from 0.001 s to a year, not {period}")
+        self._period_ns = period.ns if isinstance(period, Timedelta) else Timedelta.from_s(period).ns
         self._interrupted.set()
 
     @abstractmethod
@@ -181,23 +192,29 @@ class IntervalSource(Source):
         self.health.lag_s = max(0.0, began - due_at)
         try:
             await self.update()
+        except asyncio.CancelledError as error:
+            # What update awaited was cancelled, not the source: it must not end by that, and silently.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._failed(error)
         except Exception as error:  # noqa: BLE001  # logged in `_failed`; one bad update must not stop the source
-            self.health.failed += 1
             self._failed(error)
         else:
             self._recovered()
         self.health.updates += 1
         self.health.duration_s = time.monotonic() - began
 
-    def _failed(self, error: Exception) -> None:
-        """Log a failure; of causes that are the same in a row, the first one only."""
+    def _failed(self, error: BaseException) -> None:
+        """Count and log a failure; of causes that are the same in a row, the first one only."""
+        self.health.failed += 1
         cause = "".join(traceback.format_exception_only(error))
         if cause == self._last_failure:
             self._repeated += 1
             return
         self._recovered()
         self._last_failure = cause
-        logger.error("%s: update failed: %s", self.token, error, exc_info=error)
+        logger.error("%s: update failed: %s", self.token, cause.strip(), exc_info=error)
 
     def _recovered(self) -> None:
         if self._last_failure and self._repeated:

@@ -10,7 +10,6 @@ import atexit
 import concurrent.futures
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
@@ -60,23 +59,30 @@ class SynchronousSource:
     """
 
     def __init__(self, token: str, url: str = "", *, timeout: float = 60, **options: Unpack[SourceOptions]) -> None:
+        self._token = token
         self._stopped = False
         self._lock = threading.Lock()
         self._loop = event_loop_factory()()
         # A daemon: an interpreter that ends must never wait for a network.
         self._thread = threading.Thread(target=self._run_loop, name=f"{token}: event loop", daemon=True)
         self._thread.start()
-        self._source = self._call(_make(token, url, options), None)
+        try:
+            self._source = self._call(_make(token, url, options), None)
+            self._connect(timeout)
+        except BaseException:
+            self._shut_down()
+            raise
+        # Noticed at once, and not only by `stop`, if the source fails by itself.
+        self._ended = self._submit(self._source.stopped())
+        self._ended.add_done_callback(lambda done: _log_failure(f"go on with {token}", done))
+        _alive.add(self)
+
+    def _connect(self, timeout: float) -> None:
         try:
             self._call(self._source.connect(), timeout)
         except TimeoutError:
             reason = self._source.transport.last_error or "the manager does not answer"
-            self._shut_down()
-            raise ConnectTimeout(f"{token}: not connected within {timeout:g} s: {reason}") from None
-        except BaseException:
-            self._shut_down()
-            raise
-        _alive.add(self)
+            raise ConnectTimeout(f"{self._token}: not connected within {timeout:g} s: {reason}") from None
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -88,9 +94,12 @@ class SynchronousSource:
             self._loop.run_until_complete(asyncio.wait(left, timeout=LAST_TASKS_S))
         self._loop.close()
 
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def _call(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
         """Run on the loop and wait. Raises what it raises, and TimeoutError, which cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._submit(work)
         try:
             return future.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -99,10 +108,11 @@ class SynchronousSource:
 
     def _do(self, what: str, work: Callable[[], Coroutine[Any, Any, None]], block: bool, timeout: float) -> None:
         """Run on the loop; all that goes wrong is logged, except for a time-out of a blocking call."""
-        if self._stopped:
-            logger.error("cannot %s: the source is stopped", what)
-            return
-        future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        with self._lock:  # what is begun before `stop` is done before it, in order
+            if self._stopped or self._ended.done():
+                logger.error("could not %s: %s has ended", what, self._token)
+                return
+            future = self._submit(work())
         future.add_done_callback(lambda done: _log_failure(what, done))
         if block:
             concurrent.futures.wait([future], timeout)
@@ -151,28 +161,39 @@ class SynchronousSource:
         Raises:
             TimeoutError: it did not end in time
         """
-        with self._lock:
-            if self._stopped:
-                return True
-            self._stopped = True
-        _alive.discard(self)
+        finishing = self.stop_nowait()
+        if finishing is None:
+            return True
         try:
-            self._call(self._finish(), timeout)
-        except TimeoutError:
-            raise TimeoutError(f"the source did not stop within {timeout:g} s") from None
+            finishing.result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"{self._token} did not stop within {timeout:g} s") from None
         except Exception:
-            logger.exception("the source did not stop cleanly")
+            logger.exception("%s did not stop cleanly", self._token)
             return False
         finally:
             self._shut_down()
         return True
+
+    def stop_nowait(self) -> "concurrent.futures.Future[None] | None":
+        """Begin to stop, and return at once: the result is done when the points are sent, or the error is known.
+
+        None if that was begun before.
+        """
+        with self._lock:
+            if self._stopped:
+                return None
+            self._stopped = True
+            finishing = self._submit(self._finish())
+        _alive.discard(self)
+        return finishing
 
     async def _finish(self) -> None:
         await self._source.stop()
         unconfirmed = self._source.vital_signs()["pointsBuffered"]
         await self._source.stopped()
         if unconfirmed:
-            raise PublishFailed(f"{self._source.token}: {unconfirmed} points were not confirmed and are lost")
+            raise PublishFailed(f"{self._token}: {unconfirmed} points were not confirmed and are lost")
 
     def _shut_down(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -201,13 +222,15 @@ _alive: "weakref.WeakSet[SynchronousSource]" = weakref.WeakSet()
 
 
 def _flush_at_exit() -> None:
-    """The interpreter ends and `stop` was not called: send what there is, for `EXIT_FLUSH_S` in all."""
-    deadline = time.monotonic() + EXIT_FLUSH_S
-    for source in list(_alive):
-        try:
-            source.stop(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            logger.error("the program ended without stop(), and its last points were not confirmed in time")  # noqa: TRY400
+    """The interpreter ends and `stop` was not called: send what there is, for `EXIT_FLUSH_S` in all.
+
+    Threads are not waited for: they end with the interpreter.
+    """
+    stopping = [stop for source in list(_alive) if (stop := source.stop_nowait()) is not None]
+    done, late = concurrent.futures.wait(stopping, EXIT_FLUSH_S)
+    for failed in late | {stop for stop in done if stop.exception() is not None}:
+        reason = failed.exception() if failed.done() else f"not within {EXIT_FLUSH_S:g} s"
+        logger.error("the program ended without stop(), and its last points were not confirmed: %s", reason)
 
 
 # Runs after the program's other threads have ended, and while daemon threads still run.
