@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which files may be opened as archives, by how many, and what is said about the others."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
@@ -213,7 +214,7 @@ async def test_the_second_writer_is_told_which_process_is_the_first(path: Path) 
     with holder:
         try:
             assert holder.stdout is not None
-            assert holder.stdout.readline() == "open\n"
+            assert await asyncio.to_thread(holder.stdout.readline) == "open\n"
             with pytest.raises(StorageError, match=rf"is being written by process {holder.pid}: stop that one"):
                 await Archive.open(path)
             async with await Archive.open(path, readonly=True) as reader:
