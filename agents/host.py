@@ -64,8 +64,8 @@ class HostConfig(AgentConfig, frozen=True):
 
     def __post_init__(self) -> None:
         """Checks that msgspec's limits cannot express. Raises ValueError."""
-        if self.max_delay is not None and not self.max_delay > 0:
-            raise ValueError(f"max_delay must be more than 0 seconds, not {self.max_delay!r}")
+        if self.max_delay is not None and not 0 < self.max_delay < float("inf"):
+            raise ValueError(f"max_delay must be more than 0 seconds, or None, not {self.max_delay!r}")
         if self.prefix:
             check_metric(self.prefix)
 
@@ -190,8 +190,8 @@ class HostSource(IntervalSource):
             )
         await super().reconfigure(config)
         self.period = config.period
-        self._buffers.set_chunk_size(config.chunk_size)
-        self._max_delay_s = config.max_delay
+        self.chunk_size = config.chunk_size
+        self.max_delay = config.max_delay
         self._declare(list(self._names))
 
     async def teardown(self) -> None:

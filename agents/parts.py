@@ -53,12 +53,12 @@ class Parts:
             self._causes[part] = cause
             absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EOPNOTSUPP)
             level = logging.INFO if absent else logging.WARNING
-            logger.log(level, "%s: no %s: %s", self._family, part, cause)
+            logger.log(level, "%s: %s failed: %s", self._family, part, cause)
 
     def well(self, part: str) -> None:
         """Note that a part works."""
         if self._causes and self._causes.pop(part, None) is not None:
-            logger.info("%s: %s is back", self._family, part)
+            logger.info("%s: %s works again", self._family, part)
 
     @property
     def causes(self) -> dict[str, str]:
