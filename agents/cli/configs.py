@@ -29,8 +29,17 @@ def get(
     token: Token, server: Server = "", output: Output = Format.pretty, timeout: Timeout = "5s", verbose: Verbose = False
 ) -> None:
     """Show the configuration that the manager keeps for an agent."""
+    from agents.cli.output import print_json, print_line
+
     reply = _ask(server, timeout, lambda client, wait_s: client.rpc("config.get", timeout=wait_s, token=token))
-    _show(reply, output)
+    if output is Format.json:
+        print_json(reply)
+        return
+    if not reply["version"]:
+        print_line(f"the manager keeps no configuration for {token}")
+        return
+    print_line(f"{token}, version {reply['version']}")
+    _show_values(reply["config"])
 
 
 def set_values(
@@ -54,15 +63,26 @@ def set_values(
         timeout,
         lambda client, wait_s: client.rpc("config.set", timeout=wait_s, token=token, config=config, merge=not replace),
     )
-    _show(reply, output)
+    _show_change(token, reply, output)
 
 
 def history(
     token: Token, server: Server = "", output: Output = Format.pretty, timeout: Timeout = "5s", verbose: Verbose = False
 ) -> None:
     """List the versions of an agent's configuration, the newest last."""
+    from agents.cli.output import print_json, print_table
+
     reply = _ask(server, timeout, lambda client, wait_s: client.rpc("config.history", timeout=wait_s, token=token))
-    _show(reply, output)
+    versions = reply["versions"]
+    if output is Format.json:
+        for version in versions:
+            print_json(version)
+        return
+    print_table(
+        ("version", "time", "by", "configuration"),
+        [(old["version"], old["time"][:19], old["by"], _json(old["config"])) for old in versions],
+        empty=f"the manager keeps no configuration for {token}",
+    )
 
 
 def rollback(
@@ -79,7 +99,7 @@ def rollback(
         timeout,
         lambda client, wait_s: client.rpc("config.rollback", timeout=wait_s, token=token, version=version),
     )
-    _show(reply, output)
+    _show_change(token, reply, output)
 
 
 def check(
@@ -109,7 +129,26 @@ def _ask(server: str, timeout: str, question: Callable[[Any, float], Awaitable[d
     return connection.run(ask())
 
 
-def _show(reply: dict[str, Any], output: Format) -> None:
-    from agents.cli.output import print_json
+def _show_change(token: str, reply: dict[str, Any], output: Format) -> None:
+    from agents.cli.output import print_json, print_line
 
-    print_json(reply)
+    if output is Format.json:
+        print_json(reply)
+        return
+    state = "in force" if reply["applied"] else "stored; the agent does not run, and gets it when it starts"
+    print_line(f"{token}, version {reply['version']}, {state}")
+    _show_values(reply["config"])
+
+
+def _show_values(config: dict[str, Any]) -> None:
+    """``key=value``, the value as JSON: what `agent config set` takes."""
+    from agents.cli.output import print_line
+
+    for key, value in sorted(config.items()):
+        print_line(f"  {key}={_json(value)}")
+
+
+def _json(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()

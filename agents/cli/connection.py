@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import typer
+
+from agents.cli import log
 from bus.agent import Agent, default_url, event_loop_factory
 from bus.client import Client
-from bus.errors import ConfigError, ConnectTimeout
+from bus.errors import ConnectTimeout
 from bus.timestamp import Timedelta
 from bus.transport import connect
 from bus.transport.base import Transport
@@ -26,13 +29,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def seconds(text: str, option: str) -> float:
-    """A span of time from the command line. Raises ConfigError that names the option."""
+    """A span of time from the command line. Raises typer.BadParameter that names the option."""
     try:
         span = Timedelta.from_string(text).s
     except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from None
+        raise typer.BadParameter(f"{option}: {error}") from None
     if span <= 0:
-        raise ConfigError(f"{option}: {text!r} is not longer than nothing")
+        raise typer.BadParameter(f"{option}: {text!r} is not more than 0 s")
     return span
 
 
@@ -40,9 +43,10 @@ def seconds(text: str, option: str) -> float:
 async def broker(server: str, timeout_s: float) -> AsyncIterator[Transport]:
     """A connected transport. Raises ConnectTimeout, with the reason, at the first refusal or after `timeout_s`."""
     transport = connect(server or default_url())
-    await transport.open()
     try:
-        await _reach(transport, timeout_s)
+        with log.hushed():
+            await transport.open()
+            await _reach(transport, timeout_s)
         yield transport
     finally:
         await transport.aclose()
@@ -77,8 +81,9 @@ async def _connected(transport: Transport) -> None:
 async def begin(agent: Agent, timeout_s: float) -> None:
     """Start an agent. Raises ConnectTimeout if it has not begun to work after `timeout_s`."""
     try:
-        async with asyncio.timeout(timeout_s):
-            await agent.connect()
+        with log.hushed():
+            async with asyncio.timeout(timeout_s):
+                await agent.connect()
     except TimeoutError:
         raise ConnectTimeout(
             f"no manager at {agent.transport.url} answered within {timeout_s:g} s: start one with 'agent start manager'"

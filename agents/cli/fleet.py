@@ -21,6 +21,7 @@ from agents.cli.supervisor import Supervised
 from agents.cli.tap import Tap
 from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
 from agents.host import HostSource
+from agents.metric import MetricTable
 from bus.agent import Agent
 from bus.config import nearest
 from bus.errors import HostbusError
@@ -44,12 +45,17 @@ DRAIN_LOOK_S = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the command line asked for. `archive` None: keep nothing. `only`: families, empty for all."""
+    """What the command line asked for.
+
+    only: families, empty for all. keep: whether there is an archive; `archive` is its path, None for the one
+    of the file or the default.
+    """
 
     server: str
     period_s: float | None = None
     duration_s: float | None = None
     only: tuple[str, ...] = ()
+    keep: bool = True
     archive: Path | None = None
     file: Path | None = None
 
@@ -70,9 +76,9 @@ class Fleet:
         self._order = order
         self._settings = Settings.read(order.file)
         self._transport: Transport = connect(order.server or self._settings.bus.server or "memory://up")
-        self._archive_file = ArchiveFile(order.archive) if order.archive else None
+        self._archive_file = ArchiveFile(self._archive_path()) if order.keep else None
         self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, {}))
-        self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, {"path": str(order.archive)}))
+        self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, self._archive_values()))
         self._families = [self._family(known) for known in self._chosen()]
         self._stop = asyncio.Event()
 
@@ -97,10 +103,19 @@ class Fleet:
     def _family(self, known: KnownAgent) -> Family:
         instance = self._settings.instance(known.name)
         instance.config(self._family_values(instance))  # whatever is wrong with it is said now, and once
-        watch = FamilyWatch(known.name.removesuffix(SOURCE_END))
+        table = MetricTable(getattr(known.load(), "metrics", ()))
+        watch = FamilyWatch(known.name.removesuffix(SOURCE_END), table)
         tap = Tap(self._transport, watch.on_data)
         runner = Supervised(known.name, lambda: self._make(known.name, None, tap))
         return Family(watch=watch, runner=runner, instance=instance)
+
+    def _archive_values(self) -> dict[str, Any]:
+        return {"path": str(self._order.archive)} if self._order.archive else {}
+
+    def _archive_path(self) -> Path:
+        """Where the archive's own configuration puts it."""
+        config = self._settings.instance(ARCHIVE).config(self._archive_values())
+        return Path(config.to_dict()["path"]).expanduser()
 
     def _family_values(self, instance: Instance) -> dict[str, Any]:
         if self._order.period_s is not None:
@@ -122,6 +137,8 @@ class Fleet:
             loop.add_signal_handler(number, self._stop.set)
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        if self._order.duration_s is not None:
+            loop.call_later(self._order.duration_s, self._stop.set)
         self._say_archive("archive")
         await self._transport.open()
         waiting = asyncio.create_task(self._reload_on(hangup), name="reload")
@@ -150,11 +167,8 @@ class Fleet:
         """The manager, then the archive, then the families; without the first two there is nothing to go on with."""
         await self._manager.start(needed=True)
         if self._archive_file is not None:
-            self._archive_file.path.parent.mkdir(parents=True, exist_ok=True)
             await self._archive.start(needed=True)
         await asyncio.gather(*(family.runner.start() for family in self._families))
-        if self._order.duration_s is not None:
-            asyncio.get_running_loop().call_later(self._order.duration_s, self._stop.set)
 
     async def _end(self) -> None:
         """Sources send what they hold, then the archive stores what was sent, then the manager goes."""
@@ -224,11 +238,10 @@ class Fleet:
     def _live(self) -> Any:
         from agents.cli import live
 
-        def render() -> Any:
-            return live.picture(self._rows(), self._archive_file, self._transport.url, screen.console.width)
-
-        screen = live.live_table(render, redirect_stderr=sys.stderr.isatty())
-        return screen
+        return live.live_table(
+            lambda width: live.picture(self._rows(), self._archive_file, self._transport.url, width),
+            redirect_stderr=sys.stderr.isatty(),
+        )
 
     def _rows(self) -> list[tuple[FamilyWatch, str]]:
         return [(family.watch, _trouble(family.runner)) for family in self._families]

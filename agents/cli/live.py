@@ -14,12 +14,22 @@ from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
 
 REFRESHES_PER_S = 2
 
+HEADLINES = {
+    "cpu": ("usage", "user", "system", "iowait", "frequency"),
+    "disk": ("root.percent", "root.free", "*.read_bytes", "*.written_bytes"),
+    "load": ("1m", "5m", "15m", "tasks.total", "uptime"),
+    "memory": ("percent", "used", "available", "swap.used"),
+    "network": ("*.rx_bytes", "*.tx_bytes", "tcp.established"),
+}
+"""What is worth a glance; ``*.NAME`` is the sum over all devices. Other families show what comes first."""
 
-def live_table(render: Callable[[], Group], *, redirect_stderr: bool) -> Live:
-    """A table that redraws itself; logs are printed above it if they go to the same terminal."""
+
+def live_table(render: Callable[[int], Group], *, redirect_stderr: bool) -> Live:
+    """A table that redraws itself, by `render(width)`; logs are printed above it if they go to the same terminal."""
+    console = Console()
     return Live(
-        get_renderable=render,
-        console=Console(),
+        get_renderable=lambda: render(console.width),
+        console=console,
         refresh_per_second=REFRESHES_PER_S,
         redirect_stdout=False,
         redirect_stderr=redirect_stderr,
@@ -36,7 +46,7 @@ def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None
     table.add_column("newest values", ratio=1, no_wrap=True, overflow="ellipsis")
     room = width - 38
     for watch, trouble in rows:
-        newest = Text(trouble, style="red") if trouble else headline(watch.newest, room)
+        newest = Text(trouble, style="red") if trouble else headline(watch, room)
         table.add_row(watch.family, str(len(watch.newest)), f"{watch.rate():.1f}", newest)
     metrics = sum(len(watch.newest) for watch, _ in rows)
     points = sum(watch.points for watch, _ in rows)
@@ -45,16 +55,27 @@ def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None
     return Group(table, Text(f"{summary} · {kept}"), Text(f"over {where} · Ctrl-C ends it", style="dim"))
 
 
-def headline(newest: dict[str, float], room: int) -> Text:
-    """The newest values that fit, those of the whole host before those of single devices."""
+def headline(watch: FamilyWatch, room: int) -> Text:
+    """The newest values that fit in `room` characters: those of `HEADLINES`, or else what comes first."""
     text = Text()
-    for name in sorted(newest, key=lambda name: name.count(".")):
-        piece = f"{name} {number(newest[name])}"
-        if len(text) + len(piece) + 2 > room:
-            if not text:
-                continue
-            break
-        if text:
-            text.append("  ")
-        text.append(f"{name} ", style="dim").append(number(newest[name]))
+    for name in HEADLINES.get(watch.family) or sorted(watch.newest, key=lambda name: name.count(".")):
+        value = watch.value(name)
+        if value is None:
+            continue
+        label, quantity = f"{name.replace('*.', '')} ", with_unit(value, watch.unit_of(name))
+        if len(text) + len(label) + len(quantity) + 2 <= room:
+            text.append("  " if text else "").append(label, style="dim").append(quantity)
     return text
+
+
+def with_unit(value: float, unit: str) -> str:
+    """A value for people: ``1.5 MB/s``, ``2.6 GHz``, ``51.2 %``."""
+    if value != value:  # NaN: measured, no answer
+        return "?"
+    if unit.startswith("B"):
+        return human_bytes(value) + unit[1:]
+    if unit == "Hz":
+        return f"{value / 1e9:.2f} GHz"
+    if unit == "%":
+        return f"{value:.1f} %"
+    return number(value)

@@ -4,6 +4,8 @@
 import logging
 import sys
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 VERBOSE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -31,8 +33,23 @@ def set_up(*, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    for noisy in ("aiormq", "aio_pika", "asyncio", "aiosqlite"):
-        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    # What they have to say about lost connections our own transport says once, in words.
+    for library in ("aiormq", "aio_pika", "aiosqlite"):
+        logging.getLogger(library).setLevel(logging.INFO if verbose else logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """No warnings of our own meanwhile: for steps whose failure becomes the one line at the end."""
+    ours = logging.getLogger("bus")
+    before = ours.level
+    if not is_verbose():
+        ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
 
 
 def is_verbose() -> bool:

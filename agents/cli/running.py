@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One agent in the foreground: signals, a new file on SIGHUP, and what it waits for."""
+"""One agent in the foreground: it ends on SIGINT and SIGTERM, and reads its file again on SIGHUP."""
 
 import asyncio
 import logging
@@ -13,16 +13,18 @@ from bus.errors import HostbusError
 
 logger = logging.getLogger(__name__)
 
-SILENT_S = 1.0
-"""A start that takes no longer says nothing about waiting."""
-
 
 async def run_agent(agent: Agent, reread: Callable[[], AgentConfig] | None = None) -> None:
     """Run until it ends by itself, fails (raises), or SIGINT or SIGTERM comes; SIGHUP puts `reread()` in force."""
     loop = asyncio.get_running_loop()
     reloads = asyncio.Event()
-    ended = asyncio.create_task(_live(agent), name="agent")
     stopping: list[asyncio.Task[None]] = []
+
+    async def live() -> None:
+        await agent.connect()
+        if not stopping:
+            logger.info("%s works, over %s", agent.token, agent.transport.url)
+        await agent.stopped()
 
     def stop() -> None:
         if not stopping:
@@ -32,34 +34,12 @@ async def run_agent(agent: Agent, reread: Callable[[], AgentConfig] | None = Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, reloads.set)
-    helpers = [
-        asyncio.create_task(_say_what_is_missing(agent), name="waiting"),
-        asyncio.create_task(_reload(agent, reloads, reread), name="reload"),
-    ]
+    reloading = asyncio.create_task(_reload(agent, reloads, reread), name="reload")
     try:
-        await ended
+        await live()
     finally:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, *stopping, return_exceptions=True)
-
-
-async def _live(agent: Agent) -> None:
-    await agent.connect()
-    logger.info("%s works, over %s", agent.token, agent.transport.url)
-    await agent.stopped()
-
-
-async def _say_what_is_missing(agent: Agent) -> None:
-    """Say once that there is no broker; that there is no manager the agent says itself."""
-    await asyncio.sleep(SILENT_S)
-    if agent.transport.last_error:
-        logger.warning(
-            "%s waits for the broker at %s (%s) and begins when it is there",
-            agent.token,
-            agent.transport.url,
-            agent.transport.last_error,
-        )
+        reloading.cancel()
+        await asyncio.gather(reloading, *stopping, return_exceptions=True)
 
 
 async def _reload(agent: Agent, wanted: asyncio.Event, reread: Callable[[], AgentConfig] | None) -> None:

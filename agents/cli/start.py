@@ -52,8 +52,6 @@ class StartGroup(TyperGroup):
         from agents.cli.catalog import UnknownAgent, find_agent
         from agents.cli.settings import find
 
-        if cmd_name.startswith("-"):
-            raise typer.BadParameter(f"the agent's name comes first: 'agent start NAME {cmd_name} ...'")
         file = ctx.meta.get(_FILE)
         try:
             known = find(cmd_name, file) if file else find_agent(cmd_name)
@@ -62,6 +60,12 @@ class StartGroup(TyperGroup):
                 return None
             raise typer.BadParameter(str(error)) from None
         return get_command(_app_of(cmd_name, known))
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """As ever; an option in front of the name gets an error that says where it belongs."""
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            raise typer.BadParameter(f"the agent's name comes first: 'agent start NAME {args[0]} ...'")
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """As ever; the file is looked up first, because it may name what is to be started."""

@@ -33,6 +33,7 @@ class Supervised:
         self.agent: Agent | None = None
         self.restarts = 0
         self._make = make
+        self._needed = False
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         self._first_error: Exception | None = None
@@ -40,10 +41,10 @@ class Supervised:
 
     async def start(self, *, needed: bool = False) -> None:
         """Start; returns when it works or has failed once. With `needed` raises why it failed, and gives up."""
+        self._needed = needed
         self._task = asyncio.create_task(self._keep_alive(), name=f"supervise {self.name}")
         await self._settled.wait()
         if needed and self._first_error is not None:
-            await self.stop()
             raise self._first_error
 
     async def stop(self) -> None:
@@ -63,6 +64,9 @@ class Supervised:
             except Exception as error:  # noqa: BLE001  # one bad agent must not stop its neighbours, whatever it raised
                 if not self._settled.is_set():
                     self._first_error = error
+                    if self._needed:
+                        self._settled.set()
+                        return
                 if clock() - began > CALM_S:
                     delay_s = LOWEST_RESTART_S
                 self._say(error, delay_s)

@@ -59,7 +59,8 @@ def up(
         period_s=period,
         duration_s=connection.seconds(duration, "--duration") if duration else None,
         only=tuple(word.strip() for word in only.split(",") if word.strip()),
-        archive=None if no_archive else archive or default_archive(),
+        keep=not no_archive,
+        archive=archive,
         server=server,
         file=file,
     )
@@ -68,13 +69,3 @@ def up(
         await Fleet(order).run()
 
     connection.run(run())
-
-
-def default_archive() -> Path:
-    """Where the archive of this user is, after the XDG base directory specification."""
-    import os
-
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # The specification says that a relative path there is to be ignored.
-    home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return home / "hostbus" / "archive.db"

@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.cli.tap import frame_of
+from agents.metric import MetricTable
 from bus.transport.base import Message
 
 RATE_WINDOW_S = 10.0
 
 
 class FamilyWatch:
-    """The points of one family: how many, how fast, and the newest of every metric."""
+    """The points of one family: how many, how fast, and the newest of every metric.
 
-    def __init__(self, family: str) -> None:
+    Args:
+        family: its name
+        table: its metrics, for their units
+    """
+
+    def __init__(self, family: str, table: MetricTable) -> None:
         self.family = family
+        self._table = table
         self.points = 0
         self.newest: dict[str, float] = {}
         """By name without the source's prefix, in the order of the messages."""
@@ -30,6 +37,20 @@ class FamilyWatch:
             self.newest[chunk.metric.removeprefix(prefix)] = chunk.values[-1]
         self.points += frame.points
         self._arrivals.append((time.monotonic(), frame.points))
+
+    def value(self, name: str) -> float | None:
+        """The newest value of a metric, or for ``*.NAME`` the sum over all devices but the loopback; None if none."""
+        if not name.startswith("*."):
+            return self.newest.get(name)
+        of_devices = [
+            value for found, value in self.newest.items() if found.partition(".")[2] == name[2:] and found[:3] != "lo."
+        ]
+        return sum(of_devices) if of_devices else None
+
+    def unit_of(self, name: str) -> str:
+        """The unit of a metric, empty if the family does not say."""
+        metric = self._table.find(name)
+        return metric.unit if metric is not None else ""
 
     def rate(self) -> float:
         """Points per second over the last `RATE_WINDOW_S`."""
