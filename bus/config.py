@@ -6,6 +6,7 @@ the command line, hostbus.toml and what the manager pushes, and feeds ``agent li
 """
 
 import difflib
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,26 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return msgspec.convert(dict(values), cls, strict=strict)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{where}: {_in_words(error)}") from None
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any], *, where: str = "configuration", strict: bool = True) -> list[str]:
+        """Everything that is wrong with `values`, one line each, where `load` raises the first."""
+        types = {field.name: field.type for field in msgspec.structs.fields(cls)}
+        found = []
+        for name, value in values.items():
+            if name not in types:
+                found.append(unknown_key(name, types, where))
+                continue
+            try:
+                msgspec.convert(value, types[name], strict=strict)
+            except msgspec.ValidationError as error:
+                found.append(f"{where}: {_in_words(error, name)}")
+        if not found:
+            try:
+                cls.load(values, where=where, strict=strict)
+            except ConfigError as error:
+                found.append(str(error))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -80,25 +101,35 @@ def options(config: type[AgentConfig]) -> list[Option]:
 
 
 def type_in_words(hint: Any) -> str:
-    """``list[str]``, ``float | None``: a type as a person writes it."""
-    if typing.get_origin(hint) is Annotated:
-        return type_in_words(typing.get_args(hint)[0])
-    if typing.get_origin(hint) is typing.Literal:
-        return " | ".join(repr(value) for value in typing.get_args(hint))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    """``list[str]``, ``float | None``: a type as a person writes it, without the limits."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return type_in_words(parts[0])
+    if origin is typing.Literal:
+        return " | ".join(map(repr, parts))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(type_in_words, parts))
+    if parts:
+        return f"{type_in_words(origin)}[{', '.join(map(type_in_words, parts))}]"
+    plain = {types.NoneType: "None", Ellipsis: "..."}
+    return plain.get(hint) or getattr(hint, "__name__", str(hint))
 
 
 def unknown_key(name: str, known: Iterable[str], where: str) -> str:
     """The message for a key that is not known, with the nearest one that is."""
+    return f"{where}: unknown key {name!r}; {nearest(name, known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not among the known: ``did you mean 'period'?``."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    right = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    return f"{where}: unknown key {name!r}; {right}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
-def _in_words(error: msgspec.ValidationError) -> str:
+def _in_words(error: msgspec.ValidationError, field: str = "") -> str:
     """msgspec's message, with the path of the field in front: ``period: expected `float`, got `str```."""
     text, _, path = str(error).partition(" - at `$")
     text = text[:1].lower() + text[1:]
-    path = path.rstrip("`").lstrip(".")
+    path = (field + path.rstrip("`")).lstrip(".")
     return f"{path}: {text}" if path else text
