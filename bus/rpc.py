@@ -13,12 +13,13 @@ import logging
 import typing
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from bus.config import unknown_key
+from bus.config import nearest
 from bus.errors import HostbusError, PublishFailed, RpcError, RpcTimeout
 from bus.transport.base import DEFAULT_EXCHANGE, Consumer, Delivery, Message, Transport
 
@@ -35,12 +36,15 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 DEFAULT_TIMEOUT_S = 60.0
 
+MAX_QUOTED = 100
+"""Characters of a name in a request that an error repeats and compares; a name may be megabytes long."""
+
 
 def rpc_handler(*functions: str) -> Callable[[F], F]:
     """Mark an async method as the handler of one or several RPC functions.
 
-    JSON arguments arrive as keyword arguments, checked against the method's annotations; their names are
-    camelCase on the wire (`dataQueue`) and snake_case in Python (`data_queue`). `from_token`, where the
+    JSON arguments arrive as keyword arguments, checked against the method's annotations. An argument
+    `data_queue` may be `dataQueue` on the wire, MetricQ's way, or `data_queue`. `from_token`, where the
     method has it, is the caller's token. A ``**name`` parameter takes all other arguments, unchecked.
     """
 
@@ -73,7 +77,9 @@ class RpcDispatcher:
         """Call the handlers of `function`. Raises RpcError for an unknown function or bad arguments."""
         attributes = self._handlers.get(function)
         if attributes is None:
-            raise RpcError(unknown_key(function, self._handlers, "no such function").replace("unknown key ", ""))
+            raise RpcError(
+                f"no such function: {function[:MAX_QUOTED]!r}; {nearest(function[:MAX_QUOTED], self._handlers)}"
+            )
         handlers: list[Handler] = [getattr(self, attribute) for attribute in attributes]
         calls = [(handler, _checked(handler, function, arguments, from_token)) for handler in handlers]
         reply: Json | None = None
@@ -86,9 +92,19 @@ class RpcDispatcher:
         return reply or {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parameters:
+    """What a handler takes: the struct that checks it, and whether it takes others and the caller's token."""
+
+    struct: type[msgspec.Struct]
+    names: Mapping[str, str]
+    """Each name that an argument may have in a request, and the one that the struct knows it by."""
+    takes_others: bool
+    wants_token: bool
+
+
 @cache
-def _parameters(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool, bool]:
-    """The arguments of a handler as a struct that checks them; does it take others; does it want from_token."""
+def _parameters(function: Callable[..., Any]) -> _Parameters:
     signature = inspect.signature(function)
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -104,27 +120,44 @@ def _parameters(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], boo
             required = parameter.default is parameter.empty
             fields.append((name, hint) if required else (name, hint, parameter.default))
     struct = msgspec.defstruct(f"{function.__qualname__}_arguments", fields, kw_only=True, rename="camel")
-    return struct, takes_others, "from_token" in signature.parameters
+    names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    return _Parameters(
+        struct=struct,
+        names={**names, **{name: name for name in names.values()}},
+        takes_others=takes_others,
+        wants_token="from_token" in signature.parameters,
+    )
 
 
 def _checked(handler: Handler, function: str, arguments: Mapping[str, Any], from_token: str) -> Json:
     """Keyword arguments for the handler. Raises RpcError that names the argument that is wrong."""
-    underlying = getattr(handler, "__func__", handler)
-    struct, takes_others, wants_token = _parameters(underlying)
-    known = struct.__struct_encode_fields__
-    others = {name: value for name, value in arguments.items() if name not in known}
-    if others and not takes_others:
-        raise RpcError(unknown_key(next(iter(others)), known, function).replace("key", "argument", 1))
+    wanted = _parameters(getattr(handler, "__func__", handler))
+    known: Json = {}
+    others: Json = {}
+    for name, value in arguments.items():
+        if name in wanted.names:
+            known[wanted.names[name]] = value
+        elif wanted.takes_others and name != "self":
+            others[name] = value
+        else:
+            name = name[:MAX_QUOTED]
+            hint = nearest(name, wanted.names.values()) if wanted.names else "it takes none"
+            raise RpcError(f"{function}: unknown argument {name!r}; {hint}")
     try:
-        checked = msgspec.convert({name: arguments[name] for name in known if name in arguments}, struct)
+        checked = msgspec.convert(known, wanted.struct)
     except msgspec.ValidationError as error:
         raise RpcError(f"{function}: {_in_words(error)}") from None
-    keywords = {field: getattr(checked, field) for field in struct.__struct_fields__}
-    return {**others, **keywords, "from_token": from_token} if wants_token else {**others, **keywords}
+    keywords = {**others, **{field: getattr(checked, field) for field in wanted.struct.__struct_fields__}}
+    return {**keywords, "from_token": from_token} if wanted.wants_token else keywords
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
     return str(error).replace("Object missing required field", "missing argument").replace("$.", "")
+
+
+def _error_body(text: str) -> bytes:
+    # A text may hold what UTF-8 cannot, such as a file name with foreign bytes.
+    return msgspec.json.encode({"error": text.encode("utf-8", "backslashreplace").decode()})
 
 
 class Spawn(Protocol):
@@ -196,23 +229,32 @@ class RpcLink:
             reply = await self._answer(function, body, request.app_id)
         await self._reply(request, function, reply)
 
-    async def _answer(self, function: str, arguments: Json, from_token: str) -> Json:
+    async def _answer(self, function: str, arguments: Json, from_token: str) -> bytes:
         try:
-            return await self._dispatcher.rpc_dispatch(function, arguments, from_token)
-        except (HostbusError, ValueError, TypeError, KeyError) as error:
+            return self._encode_reply(await self._dispatcher.rpc_dispatch(function, arguments, from_token))
+        except (HostbusError, ValueError) as error:
             # What the caller did wrong, or cannot have: he is told, and that is all.
-            logger.info("refused %s from %s: %s", function, from_token, error)
-            return {"error": str(error)}
+            logger.info("refused %s from %s: %s", function[:MAX_QUOTED], from_token, error)
+            return _error_body(str(error))
         except Exception as error:
             # A handler that breaks must not take the agent with it; the trace is for whoever mends it.
             logger.exception("the handler of %s from %s failed", function, from_token)
-            return {"error": f"{function} failed: {type(error).__name__}: {error}"}
+            return _error_body(f"{function} failed: {type(error).__name__}: {error}")
 
-    async def _reply(self, request: Message, function: str, reply: Json) -> None:
+    @staticmethod
+    def _encode_reply(reply: Json) -> bytes:
+        if not isinstance(reply, dict):
+            raise TypeError(f"a handler returned {type(reply).__name__}, not a JSON object")
+        body = msgspec.json.encode(reply)
+        if len(body) > MAX_BODY_BYTES:
+            raise RpcError(f"the reply has {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed: ask for less")
+        return body
+
+    async def _reply(self, request: Message, function: str, body: bytes) -> None:
         try:
             await self._transport.publish(
                 Message(
-                    body=msgspec.json.encode(reply),
+                    body=body,
                     routing_key=request.reply_to,
                     correlation_id=request.correlation_id,
                     content_type="application/json",
@@ -295,7 +337,7 @@ class RpcLink:
         try:
             await self._transport.publish(
                 Message(
-                    body=msgspec.json.encode({"function": function, **arguments}),
+                    body=msgspec.json.encode({**arguments, "function": function}),
                     exchange=exchange,
                     routing_key=routing_key,
                     correlation_id=correlation_id,
