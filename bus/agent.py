@@ -15,13 +15,14 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypedDict
-from weakref import WeakSet
 
 from bus.config import AgentConfig
+from bus.errors import NotConnected
 from bus.names import check_token
 from bus.rpc import RpcDispatcher
 from bus.transport import connect
@@ -44,6 +45,10 @@ class AgentOptions(TypedDict, total=False):
 
     add_uuid: bool
     config: AgentConfig | None
+
+
+_inside: ContextVar["frozenset[Agent]"] = ContextVar("_inside", default=frozenset())
+"""The agents whose end would end the running task: it must not wait for theirs."""
 
 
 class _End(Exception):  # ends the task group from within, which cancels what is left
@@ -81,7 +86,6 @@ class Agent(RpcDispatcher):
         self._working = asyncio.Event()
         self._failure: BaseException | None = None
         self._group = asyncio.TaskGroup()
-        self._members: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._ending = False
         self._life: asyncio.Task[None] | None = None
 
@@ -122,9 +126,13 @@ class Agent(RpcDispatcher):
             life.result()
 
     async def stop(self) -> None:
-        """End in order, within 10 s. May be called twice, and by a task of the agent itself."""
+        """End in order, within 10 s. May be called twice.
+
+        From within the agent (a hook, a handler, any task that it began) it returns at once: what the end
+        waits for cannot wait for the end.
+        """
         self._stopping.set()
-        if self._life is not None and asyncio.current_task() not in self._members:
+        if self._life is not None and self not in _inside.get():
             await asyncio.wait({self._life})
 
     async def stopped(self) -> None:
@@ -136,6 +144,8 @@ class Agent(RpcDispatcher):
 
     async def __aenter__(self) -> Self:
         await self.connect()
+        if not self._working.is_set():
+            raise NotConnected(f"{self.token} was stopped before it worked")
         return self
 
     async def __aexit__(
@@ -162,9 +172,10 @@ class Agent(RpcDispatcher):
         if self._ending:  # a message came in while the last tasks are being cancelled
             work.close()
             return
-        self._members.add(self._group.create_task(self._supervise(work), name=f"{self.token}: {name}"))
+        self._group.create_task(self._supervise(work), name=f"{self.token}: {name}")
 
     async def _supervise(self, work: Coroutine[Any, Any, None]) -> None:
+        _inside.set(_inside.get() | {self})
         try:
             await work
         except Exception as error:  # noqa: BLE001  # kept, not swallowed: `stopped` raises it after the wind-down
@@ -174,11 +185,18 @@ class Agent(RpcDispatcher):
 
     async def _live(self) -> None:
         """The whole life; the one task that owns all others."""
-        async with self.resources:
-            if self.url:
-                await self.use_transport(self.transport)
-            await self.setup()
-            await self._work()
+        _inside.set(_inside.get() | {self})
+        try:
+            async with self.resources:
+                if self.url:
+                    await self.use_transport(self.transport)
+                await self.setup()
+                await self._work()
+        except Exception as error:
+            if self._failure is None:
+                self._failure = error
+            else:
+                logger.exception("%s could not close its resources", self.token)
         if self._failure is not None:
             raise self._failure
 
@@ -193,25 +211,31 @@ class Agent(RpcDispatcher):
                 self.start_task(self._start(), name="start")
                 await self._stopping.wait()
                 if self._working.is_set():
-                    await self._step("send all that is buffered", self.wind_down(), WIND_DOWN_S)
+                    await self._step("send all that is buffered", self.wind_down, WIND_DOWN_S)
                 self._ending = True
                 raise _End
         except* _End:
             pass
         finally:
             self._ending = True
-            await self._step("close its resources", self.teardown(), TEARDOWN_S)
+            await self._step("close its resources", self.teardown, TEARDOWN_S)
 
     async def _start(self) -> None:
         await self.start()
         self._working.set()
 
-    async def _step(self, name: str, work: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    async def _step(self, name: str, work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                await work
+                await work()
         except TimeoutError:
             logger.warning("%s could not %s within %g s", self.token, name, timeout_s)
+        except Exception as error:
+            # The steps that follow must be taken all the same; `stopped` raises the first failure.
+            if self._failure is None:
+                self._failure = error
+            else:
+                logger.exception("%s could not %s", self.token, name)
 
 
 def _checked_config(cls: type[Agent], config: AgentConfig | None) -> AgentConfig:
