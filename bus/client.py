@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar, Unpack
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from bus.agent import Agent, AgentOptions
+from bus.agent import TEARDOWN_S, Agent, AgentOptions
 from bus.config import AgentConfig
-from bus.errors import HostbusError, NotConnected, PublishFailed, Refused, RpcError, RpcTimeout
+from bus.errors import ConfigError, NotConnected, PublishFailed, Refused, RpcError, RpcTimeout
 from bus.rpc import DEFAULT_TIMEOUT_S, Json, RpcLink, rpc_handler
 from bus.timestamp import Timestamp
 from bus.transport import connect
@@ -69,7 +69,7 @@ class Client(Agent):
         delay_s = LOWEST_BACKOFF_S
         while not consumer.done():
             try:
-                consumer.set_result(await self.transport.consume(consumption))
+                consumer.set_result(await self._consume(self.transport, consumption))
             except Refused as error:
                 if error.code != 405:
                     raise
@@ -84,7 +84,14 @@ class Client(Agent):
                 delay_s = min(delay_s * 2, HIGHEST_BACKOFF_S)
         return consumer.result()
 
-    async def rpc(self, function: str, *, timeout: float = DEFAULT_TIMEOUT_S, **arguments: Any) -> Json:
+    async def _consume(self, transport: Transport, consumption: Consumption) -> Consumer:
+        """Consume until the agent ends: on a transport that others use too, that must be said."""
+        consumer = await transport.consume(consumption)
+        if not self.url:
+            self.resources.push_async_callback(self._step, "stop consuming", consumer.cancel, TEARDOWN_S)
+        return consumer
+
+    async def rpc(self, function: str, /, *, timeout: float = DEFAULT_TIMEOUT_S, **arguments: Any) -> Json:
         """Ask the manager. Arguments are MetricQ's names (``dataQueue=...``); the reply is a JSON object.
 
         Raises RpcError with the manager's words, RpcTimeout (seconds: `timeout`), and NotConnected if there
@@ -97,7 +104,7 @@ class Client(Agent):
         except PublishFailed as error:
             raise NotConnected(f"no manager takes requests: start one with 'agent start manager' ({error})") from error
 
-    async def call(self, token: str, function: str, *, timeout: float = DEFAULT_TIMEOUT_S, **arguments: Any) -> Json:
+    async def call(self, token: str, function: str, /, *, timeout: float = DEFAULT_TIMEOUT_S, **arguments: Any) -> Json:
         """Ask another agent directly.
 
         Raises RpcError with its words, RpcTimeout, PublishFailed if there is no agent with this token.
@@ -152,7 +159,7 @@ class Client(Agent):
         return metrics if isinstance(metrics, dict) else {name: {} for name in metrics}
 
     @rpc_handler("discover")
-    async def _on_discover(self, **_others: Any) -> Json:
+    async def _rpc_discover(self, **_others: Any) -> Json:
         now = Timestamp.now()
         return {
             "alive": True,
@@ -171,13 +178,14 @@ class Client(Agent):
         return {}
 
     @rpc_handler("config")
-    async def _on_config(self, **pushed: Any) -> None:
+    async def _rpc_config(self, **pushed: Any) -> None:
         """Lay what the manager has over the local configuration, if the class has a `Config`."""
         if self.Config is not None:
             new = self.Config.load({**self._local, **pushed}, where=self.token)
             if new != self.config:
                 await self.reconfigure(new)
-                logger.info("%s: new configuration in force: %s", self.token, pushed)
+                # Names only: a value may be a password.
+                logger.info("%s: a new configuration is in force, with %s", self.token, ", ".join(pushed) or "defaults")
 
     async def reload(self, config: AgentConfig) -> None:
         """Take another local configuration; what the manager pushed since the start stays on top of it."""
@@ -217,13 +225,19 @@ class Client(Agent):
             await self.transport.connected()
 
     async def _accept_config(self, reply: Json) -> None:
-        """Put the configuration of a register reply in force; one that is not valid is logged, the old stays."""
+        """Put the configuration of a register reply in force; one that is not valid is logged, the old stays.
+
+        What else a handler of ``config`` raises is raised: a metric that it declared may belong to another.
+        """
         config = reply.get("config")
         if not isinstance(config, dict):
             return
         try:
-            await self.rpc_dispatch("config", config, from_token="manager")  # noqa: S106  # an agent's name
-        except (HostbusError, ValueError, TypeError) as error:
+            await self._persist(
+                "put its configuration in force",
+                lambda: self.rpc_dispatch("config", config, from_token="manager"),  # noqa: S106  # an agent's name
+            )
+        except (ConfigError, ValueError) as error:
             logger.error("%s refused the configuration that the manager holds for it: %s", self.token, error)  # noqa: TRY400
 
     async def _data_transport(self, address: str) -> Transport:
