@@ -27,18 +27,26 @@ class GapWatch:
     def __init__(self) -> None:
         self._expected: dict[tuple[str, str], tuple[int, int]] = {}
 
+    def forget(self) -> None:
+        """What comes next is the first of its key: a subscription has changed."""
+        self._expected.clear()
+
     def check(self, frame: Frame) -> Gap | None:
-        """The gap before this frame, if there is one. A frame that comes again is none."""
+        """The gap before this frame, if there is one. A frame that comes again or late is none."""
         if frame.sequence is None:
             return None
         name = (frame.source, frame.key)
-        epoch, expected = self._expected.get(name, (-1, 0))
-        if epoch == frame.epoch and frame.sequence < expected:
+        epoch, expected = known = self._expected.get(name, (-1, 0))
+        if (frame.epoch, frame.sequence) < known:
             return None
         if len(self._expected) >= MAX_TRACKED_KEYS:
             self._expected.clear()
         self._expected[name] = (frame.epoch, frame.sequence + 1)
-        if epoch != frame.epoch or frame.sequence == expected:
+        if epoch < 0:
+            return None  # the first frame ever: nobody knows what was before
+        if frame.epoch > epoch:
+            expected = 0  # the source was started again, and counts anew
+        if frame.sequence == expected:
             return None
         return Gap(
             source=frame.source,

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import sys
 
 from bus.errors import BadFrame
 from bus.frame import CONTENT_TYPE, Frame, decode_frame
@@ -13,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 Batch = list[tuple[Delivery, Frame | None]]
 """Deliveries in order, each with its frame; None for one that cannot be decoded."""
+
+_END = "end"
+"""The type of MetricQ's message that follows the last one of a subscription: empty, and not data."""
 
 
 class Intake:
@@ -26,7 +30,7 @@ class Intake:
         self._prefetch = prefetch
         self._batch: Batch = []
         self._points = 0
-        self._batch_points = 0
+        self._batch_points = sys.maxsize
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._closing = False
@@ -43,11 +47,16 @@ class Intake:
         self._points += frame.points if frame is not None else 0
         self._idle.clear()
         self._arrived.set()
+        self._check_full()
+
+    def _check_full(self) -> None:
         if self._points >= self._batch_points or len(self._batch) * 2 >= self._prefetch:
             self._full.set()
 
     def _decode(self, delivery: Delivery) -> Frame | None:
         message = delivery.message
+        if message.type == _END:
+            return Frame(groups=(), source=message.app_id, key=message.routing_key)
         try:
             if message.content_type == CONTENT_TYPE:
                 return decode_frame(message.body, source=message.app_id, key=message.routing_key)
@@ -66,6 +75,7 @@ class Intake:
         if not self._batch:
             self._idle.set()
         await self._arrived.wait()
+        self._check_full()
         if age_s and not self._full.is_set() and not self._closing:
             try:
                 async with asyncio.timeout(age_s):

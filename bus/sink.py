@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from bus.agent import AgentOptions
 from bus.chunk import Chunk
 from bus.client import Client
+from bus.config import nearest
 from bus.errors import StorageBusy
 from bus.frame import Frame
 from bus.gaps import Gap, GapWatch
@@ -65,6 +66,7 @@ class Sink(Client, ABC):
         self._intake = Intake(prefetch)
         self._consumers: list[Consumer] = []
         self._consuming = asyncio.Event()
+        self._subscribing = asyncio.Lock()
         self._gaps = GapWatch()
         self.points_received = 0
 
@@ -117,29 +119,48 @@ class Sink(Client, ABC):
 
         Returns the manager's reply: `dataQueue`, and `metrics`, those known so far.
         """
-        wanted = list(metrics)
-        self._selection.update(wanted)
-        arguments = {**self._subscription, **others}
+        wanted = pattern_list(metrics)
         if expires is not None:
-            arguments["expires"] = expires.s if isinstance(expires, Timedelta) else expires
+            others["expires"] = expires.s if isinstance(expires, Timedelta) else expires
         if metadata is not None:
-            arguments["metadata"] = metadata
-        reply = await self.rpc("sink.subscribe", metrics=wanted, **arguments)
-        self._subscription = {**arguments, "dataQueue": reply["dataQueue"]}
-        if not self._consumers:
-            await self._consume(str(reply["dataQueue"]), str(reply.get("dataServerAddress", "")))
-        return reply
+            others["metadata"] = metadata
+        # One at a time: the first answer brings the queue that the next question names.
+        async with self._subscribing:
+            arguments = {**self._subscription, **others}
+            new = [pattern for pattern in wanted if pattern not in self._selection.patterns]
+            self._selection.update(new)
+            try:
+                reply = await self.rpc("sink.subscribe", metrics=wanted, **arguments)
+            except BaseException:
+                self._selection.discard(new)
+                raise
+            self._subscription = {**arguments, "dataQueue": reply["dataQueue"]}
+            if not self._consumers:
+                await self._consume_data(str(reply["dataQueue"]), str(reply.get("dataServerAddress", "")))
+            return reply
 
     async def unsubscribe(self, metrics: Iterable[str]) -> None:
-        """No more points of these names and patterns, which must be ones that were subscribed."""
-        unwanted = list(metrics)
-        await self.rpc("sink.unsubscribe", dataQueue=self._subscription["dataQueue"], metrics=unwanted, end=False)
-        self._selection.discard(unwanted)
+        """No more points of these names and patterns.
 
-    async def _consume(self, queue: str, address: str) -> None:
+        Raises ValueError for one that is not subscribed.
+        """
+        unwanted = pattern_list(metrics)
+        async with self._subscribing:
+            patterns = self._selection.patterns
+            for name in unwanted:
+                if name not in patterns:
+                    raise ValueError(f"{self.token} is not subscribed to {name!r}; {nearest(name, patterns)}")
+            # A manager that was started since the subscription does not know what else the queue wants, and
+            # would take away routing keys that the rest needs: tell it.
+            await self._subscribe_again()
+            await self.rpc("sink.unsubscribe", dataQueue=self._subscription["dataQueue"], metrics=unwanted, end=False)
+            self._selection.discard(unwanted)
+            self._gaps.forget()
+
+    async def _consume_data(self, queue: str, address: str) -> None:
         transport = await self._data_transport(address)
         consumption = Consumption(queue=queue, on_delivery=self._intake.on_delivery, prefetch=self._prefetch)
-        self._consumers.append(await transport.consume(consumption))
+        self._consumers.append(await self._consume(transport, consumption))
         self._consuming.set()
 
     async def start(self) -> None:
@@ -153,11 +174,14 @@ class Sink(Client, ABC):
         seen = await self.transport.connected()
         while True:
             seen = await self.transport.connected(seen)
-            if self._subscription:
-                await self._persist(
-                    "subscribe again",
-                    lambda: self.rpc("sink.subscribe", metrics=self._selection.patterns, **self._subscription),
-                )
+            await self._rejoin()
+
+    async def _rejoin(self) -> None:
+        if self._subscription:
+            await self._persist("subscribe again", self._subscribe_again)
+
+    async def _subscribe_again(self) -> Json:
+        return await self.rpc("sink.subscribe", metrics=self._selection.patterns, **self._subscription)
 
     # -- deliveries ------------------------------------------------------------------------------------
 
@@ -168,36 +192,41 @@ class Sink(Client, ABC):
 
     async def _process(self, consumer: Consumer, batch: Batch) -> None:
         """Work off a batch and settle it: what cannot be decoded is rejected, the rest acknowledged."""
-        frames: list[Frame] = []
-        deliveries: list[Delivery] = []
+        arrivals: list[tuple[Delivery, Frame]] = []
         for delivery, frame in batch:
             if frame is None:
                 consumer.reject(delivery)
                 continue
             gap = self._gaps.check(frame)
             if gap is not None:
-                await self.on_gap(gap)
-            deliveries.append(delivery)
-            frames.append(self._wanted(frame))
-        if not frames:
+                await self._report(gap)
+            arrivals.append((delivery, self._wanted(frame)))
+        if not arrivals:
             return
         try:
-            await self._until_stored(frames)
+            await self._until_stored([frame for _, frame in arrivals if frame.groups])
         except Exception:
-            logger.exception("%s: cannot take %d frames together, trying each alone", self.token, len(frames))
-            await self._one_by_one(consumer, deliveries, frames)
+            logger.exception("%s: cannot take %d frames together, trying each alone", self.token, len(arrivals))
+            await self._one_by_one(consumer, arrivals)
         else:
-            consumer.ack(deliveries[-1], multiple=True)
-        self.points_received += sum(frame.points for frame in frames)
+            consumer.ack(arrivals[-1][0], multiple=True)
+        self.points_received += sum(frame.points for _, frame in arrivals)
+
+    async def _report(self, gap: Gap) -> None:
+        try:
+            await self.on_gap(gap)
+        except Exception:
+            # What came after the gap is no less worth for it.
+            logger.exception("%s: cannot note that frames of %r are missing", self.token, gap.source)
 
     def _wanted(self, frame: Frame) -> Frame:
         """The frame without the metrics that nobody subscribed to, which travel under the same key."""
         return frame if self._selection.takes_all else frame.select(self._selection.__contains__)
 
-    async def _one_by_one(self, consumer: Consumer, deliveries: Sequence[Delivery], frames: Sequence[Frame]) -> None:
-        for delivery, frame in zip(deliveries, frames, strict=True):
+    async def _one_by_one(self, consumer: Consumer, arrivals: Sequence[tuple[Delivery, Frame]]) -> None:
+        for delivery, frame in arrivals:
             try:
-                await self._until_stored([frame])
+                await self._until_stored([frame] if frame.groups else [])
             except Exception:
                 logger.exception("%s: rejected a frame of %r under %r", self.token, frame.source, frame.key)
                 self._intake.rejected += 1
@@ -209,7 +238,7 @@ class Sink(Client, ABC):
         """Hand the frames over; while the store is busy, wait and do so again. Prefetch holds back the rest."""
         delay_s = LOWEST_RETRY_S
         paused = False
-        while True:
+        while frames:
             try:
                 await self.on_frames(frames)
             except StorageBusy as error:
@@ -264,12 +293,27 @@ class DurableSink(Sink):
         super().__init__(
             token, url, prefetch=prefetch, add_uuid=options.get("add_uuid", False), config=options.get("config")
         )
-        self.metrics = list(Selection(metrics).patterns)
+        self.metrics = Selection(pattern_list(metrics)).patterns
 
     async def start(self) -> None:
         """Register, take the configuration, subscribe."""
         await super().start()
-        reply = await self._persist("register", lambda: self.rpc("sink.register", timeout=10))
-        await self._accept_config(reply)
+        await self._register()
         if self.metrics:
             await self._persist("subscribe", lambda: self.subscribe(self.metrics))
+
+    async def _rejoin(self) -> None:
+        # A configuration that was set while the connection was away is in force from now on.
+        await self._register()
+        await super()._rejoin()
+
+    async def _register(self) -> None:
+        reply = await self._persist("register", lambda: self.rpc("sink.register", timeout=10))
+        await self._accept_config(reply)
+
+
+def pattern_list(metrics: Iterable[str]) -> list[str]:
+    """A list of names and patterns. Raises TypeError for a string, whose letters would be taken for names."""
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of names and patterns, like [{metrics!r}], not one string")
+    return list(metrics)
