@@ -2,13 +2,15 @@
 """`Subscriber`: live points, in an ``async for``."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Unpack
 
 from bus.agent import AgentOptions
 from bus.chunk import Chunk
+from bus.names import Selection
 from bus.rpc import Json
-from bus.sink import Sink
+from bus.sink import Sink, pattern_list
 from bus.timestamp import Timedelta, Timestamp
 from bus.transport.base import Transport
 
@@ -45,13 +47,16 @@ class Subscriber(Sink):
         **options: Unpack[AgentOptions],
     ) -> None:
         super().__init__(token, url, **options)
-        self._metrics = list(metrics)
+        self._metrics = Selection(pattern_list(metrics)).patterns
         self._expires_s = expires.s if isinstance(expires, Timedelta) else float(expires)
         if not self._metrics:
             raise ValueError("metrics must name at least one metric or pattern, like 'web1.#'")
         if self._expires_s <= 0:
             raise ValueError(f"expires must be more than 0 s, not {expires}")
-        self._chunks: asyncio.Queue[Chunk] = asyncio.Queue(MAX_BUFFERED_CHUNKS)
+        self._chunks: deque[Chunk] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._leaving = False
         self.metadata: dict[str, Json] = {}
         """Metadata of the metrics known when the subscription was made."""
 
@@ -64,23 +69,34 @@ class Subscriber(Sink):
 
     async def on_chunk(self, chunk: Chunk) -> None:
         """Hand over to whoever iterates; waits while he is behind."""
-        await self._chunks.put(chunk)
+        while len(self._chunks) >= MAX_BUFFERED_CHUNKS and not self._leaving:
+            self._room.clear()
+            await self._room.wait()
+        if not self._leaving:
+            self._chunks.append(chunk)
+            self._arrived.set()
+
+    async def wind_down(self) -> None:
+        """Nobody need take any more: a program that left its loop must not hold up the end."""
+        self._leaving = True
+        self._room.set()
+        await super().wind_down()
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Whole chunks, as they come. Ends when the subscriber stops; raises what made it fail."""
-        ended = asyncio.ensure_future(self.stopped())
-        try:
-            while True:
-                arrival = asyncio.ensure_future(self._chunks.get())
-                await asyncio.wait({arrival, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrival.done():
-                    arrival.cancel()
-                    ended.result()
-                    return
-                chunk = arrival.result()
-                yield chunk
-        finally:
-            ended.cancel()
+        while True:
+            while self._chunks:
+                self._room.set()
+                yield self._chunks.popleft()
+            if self._life is None or self._life.done():
+                await self.stopped()
+                return
+            self._arrived.clear()
+            arrival = asyncio.ensure_future(self._arrived.wait())
+            try:
+                await asyncio.wait({arrival, self._life}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arrival.cancel()
 
     async def __aiter__(self) -> AsyncIterator[tuple[str, Timestamp, float]]:
         """Point by point: ``(metric, time, value)``."""
