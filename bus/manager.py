@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 from msgspec import Meta
 
 from bus.client import MANAGEMENT, Client
 from bus.config import AgentConfig
-from bus.errors import PublishFailed, RpcError, RpcTimeout
-from bus.names import check_metric, check_token, matches
+from bus.errors import ConfigError, PublishFailed, RpcError, RpcTimeout
+from bus.names import check_metric, check_token, is_pattern, matches
 from bus.queues import CHUNKS, FRAMES, HISTORY, DataQueues, durable_name, live_name
 from bus.registry import Registry
 from bus.rpc import Json, rpc_handler
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 MAX_SELECTOR_LENGTH = 1000
 PUSH_TIMEOUT_S = 10.0
+MAX_EXPIRES_S = 4_294_967
+"""RabbitMQ holds the time in 32 bits of milliseconds: 49 days."""
+
 LIVENESS_WINDOW_S = 2.0
 """How long an owner of a metric has to answer before somebody else may have it."""
 
@@ -63,12 +67,12 @@ class Manager(Client):
         token: str = "manager",
         url: str | Transport = "",
         *,
-        config: ManagerConfig | None = None,  # a name
+        config: ManagerConfig | None = None,
     ) -> None:
         super().__init__(token, url, config=config)
         self._queues = DataQueues(self.transport)
-        self._durable_sinks: set[str] = set()
         self._declaring = asyncio.Lock()
+        self._configuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def setup(self) -> None:
         """Open the store."""
@@ -81,6 +85,7 @@ class Manager(Client):
     async def start(self) -> None:
         """Declare the exchanges, then answer requests."""
         await super().start()
+        await self._accept_config({"config": self._registry.config(self.token)})
         await self._queues.declare_exchanges()
         await self._serve(Queue(name="management"), [Binding(exchange=MANAGEMENT, key="#")])
         self.start_task(self._keep_declared(), name="declare exchanges again")
@@ -94,7 +99,7 @@ class Manager(Client):
     async def reconfigure(self, config: AgentConfig) -> None:
         """`wire` holds for sources that register from now on; the store cannot change."""
         if isinstance(config, ManagerConfig) and config.store != self.config.store:
-            raise RpcError("the store of a running manager cannot change: restart it with another --store")
+            raise ConfigError("the store of a running manager cannot change: restart it with another --store")
         await super().reconfigure(config)
 
     # -- sources ---------------------------------------------------------------------------------------
@@ -153,7 +158,7 @@ class Manager(Client):
 
     @rpc_handler("sink.register")
     async def _register_sink(self, from_token: str, **_others: Any) -> Json:
-        self._durable_sinks.add(from_token)
+        await self._registry.add_sink(from_token)
         return {"dataServerAddress": self._data_server, "config": self._registry.config(from_token)}
 
     @rpc_handler("sink.subscribe", "transformer.subscribe")
@@ -162,11 +167,11 @@ class Manager(Client):
         metrics: list[str],
         from_token: str,
         data_queue: str | None = None,
-        expires: Annotated[float, Meta(gt=0)] | None = None,
+        expires: Annotated[float, Meta(gt=0, le=MAX_EXPIRES_S)] | None = None,
         metadata: bool = True,
     ) -> Json:
         if data_queue is None:
-            is_durable = from_token in self._durable_sinks
+            is_durable = from_token in self._registry.sinks
             data_queue = durable_name(from_token) if is_durable else live_name(from_token)
         await self._queues.subscribe(data_queue, metrics, expires)
         return {
@@ -193,13 +198,13 @@ class Manager(Client):
 
     def _selected(self, patterns: list[str]) -> dict[str, Json]:
         """Metadata of the known metrics that these names and patterns select; names need not be known."""
-        known = self._registry.metrics
+        about = self._registry.metadata
         selected: dict[str, Json] = {}
         for pattern in patterns:
-            if "*" in pattern or "#" in pattern:
-                selected.update({name: entry.metadata for name, entry in known.items() if matches(pattern, name)})
+            if is_pattern(pattern):
+                selected.update({name: about(name) for name in self._registry.metrics if matches(pattern, name)})
             else:
-                selected[pattern] = known[pattern].metadata if pattern in known else {}
+                selected[pattern] = about(pattern)
         return selected
 
     # -- history ---------------------------------------------------------------------------------------
@@ -226,15 +231,13 @@ class Manager(Client):
     @rpc_handler("db.subscribe")
     async def _subscribe_db(self, metrics: list[str | Json], from_token: str, metadata: bool = True) -> Json:
         # An item is a name, or an object: `input` is what to record, `name` what it is called in history.
-        inputs = [item if isinstance(item, str) else str(item.get("input") or item.get("name")) for item in metrics]
-        names = [item if isinstance(item, str) else str(item.get("name")) for item in metrics]
+        items = [{"name": item} if isinstance(item, str) else item for item in metrics]
+        names = [_name_in(item, "name") for item in items]
+        inputs = [_name_in(item, "input" if "input" in item else "name") for item in items]
         await self._queues.subscribe(durable_name(from_token), inputs)
         history_queue = await self._queues.declare_history(from_token, "hreq")
         await self._queues.bind_history(history_queue, names)
-        known = self._registry.metrics
-        for owner in {known[name].owner for name in names if name in known}:
-            owned = [name for name in names if name in known and known[name].owner == owner]
-            await self._registry.declare(owner, {name: {**known[name].metadata, "historic": True} for name in owned})
+        await self._registry.add_historic(names)
         return {
             "dataServerAddress": self._data_server,
             "dataQueue": durable_name(from_token),
@@ -259,7 +262,7 @@ class Manager(Client):
         chosen = _matching(self._registry.metrics, selector)
         found: dict[str, Json] = {}
         for name in sorted(chosen):
-            about = chosen[name].metadata
+            about = self._registry.metadata(name)
             if (
                 (prefix is None or name.startswith(prefix))
                 and (infix is None or infix in name)
@@ -295,26 +298,31 @@ class Manager(Client):
     async def _config_set(self, token: str, config: Json, from_token: str, merge: bool = True) -> Json:
         """Push a configuration to the running agent, then store it. A key that is null is removed."""
         check_token(token)
-        whole = {**self._registry.config(token), **config} if merge else config
-        return await self._put_in_force(
-            token, {key: value for key, value in whole.items() if value is not None}, from_token
-        )
+        if "function" in config:
+            raise RpcError("config: 'function' cannot be a key: in the message to the agent it names the function")
+        async with self._configuring.setdefault(token, asyncio.Lock()):
+            whole = {**self._registry.config(token), **config} if merge else config
+            return await self._put_in_force(
+                token, {key: value for key, value in whole.items() if value is not None}, from_token
+            )
 
     @rpc_handler("config.rollback")
     async def _config_rollback(self, token: str, from_token: str, version: int | None = None) -> Json:
         """Put an earlier version in force again (default: the one before), as a new version."""
-        versions = self._registry.configs.get(token, [])
-        wanted = version if version is not None else len(versions) - 1
-        if not 1 <= wanted <= len(versions):
-            raise RpcError(
-                f"{token!r} has no version {wanted} of its configuration: it has {len(versions)}, counted from 1"
-            )
-        return await self._put_in_force(token, versions[wanted - 1].config, from_token)
+        async with self._configuring.setdefault(token, asyncio.Lock()):
+            versions = self._registry.configs.get(token, [])
+            wanted = version if version is not None else len(versions) - 1
+            if not 1 <= wanted <= len(versions):
+                raise RpcError(
+                    f"{token!r} has no version {wanted} of its configuration: it has {len(versions)}, counted from 1"
+                )
+            return await self._put_in_force(token, versions[wanted - 1].config, from_token)
 
     async def _put_in_force(self, token: str, config: Json, by: str) -> Json:
         """The agent is asked first: what it rejects is not stored. One that is not running gets it at its start."""
         try:
-            await self.call(token, "config", timeout=PUSH_TIMEOUT_S, **config)
+            # Not by `call`: any name may be a key, `timeout` too.
+            await self._link.request("config", config, routing_key=f"{token}-rpc", timeout_s=PUSH_TIMEOUT_S)
             is_applied = True
         except PublishFailed:
             is_applied = False
@@ -324,6 +332,14 @@ class Manager(Client):
             raise RpcError(f"{token!r} rejected the configuration, the old one stays: {error}") from None
         stored = await self._registry.set_config(token, config, by)
         return {"version": stored.version, "config": config, "applied": is_applied}
+
+
+def _name_in(item: Json, key: str) -> str:
+    """The metric that an item of ``db.subscribe`` has under this key. Raises RpcError, or ValueError for no metric."""
+    name = item.get(key)
+    if not isinstance(name, str):
+        raise RpcError(f"db.subscribe: metrics: each is a name, or an object with a {key!r}")
+    return check_metric(name)
 
 
 def _matching(entries: Mapping[str, Any], selector: str | list[str] | None) -> Mapping[str, Any]:

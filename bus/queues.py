@@ -51,7 +51,7 @@ class DataQueues:
         """Everything that must be there before the first message."""
         for exchange in (FRAMES, CHUNKS, HISTORY, DEAD):
             await self._transport.declare_exchange(exchange)
-        await self._transport.declare_queue(DEAD_QUEUE)
+        await self._declare_queue(DEAD_QUEUE)
         await self._transport.bind(DEAD_QUEUE.name, DEAD.name, "#")
 
     async def subscribe(self, name: str, patterns: Collection[str], expires_s: float | None = None) -> None:
@@ -75,6 +75,9 @@ class DataQueues:
         else:
             _check_live(name)
             queue = Queue(name=name, expires_s=expires_s or LIVE_EXPIRES_S, max_bytes=LIVE_BYTES)
+        await self._declare_queue(queue)
+
+    async def _declare_queue(self, queue: Queue) -> None:
         try:
             await self._transport.declare_queue(queue)
         except Refused as error:
@@ -106,7 +109,7 @@ class DataQueues:
     async def declare_history(self, token: str, kind: str) -> str:
         """The queue on which a client (``hrsp``) gets history replies or an archive (``hreq``) requests."""
         queue = Queue(name=f"{token}-{kind}", expires_s=LIVE_EXPIRES_S, max_bytes=LIVE_BYTES)
-        await self._transport.declare_queue(queue)
+        await self._declare_queue(queue)
         return queue.name
 
     async def bind_history(self, name: str, metrics: Iterable[str]) -> None:

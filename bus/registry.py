@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`Registry`: what the manager knows, in a SQLite file: metrics and their owners, configurations.
+"""`Registry`: what the manager knows, in a SQLite file: metrics and their owners, sinks, configurations.
 
 All of it is held in memory too, for reading; a change is in the file before it is answered.
 """
@@ -26,6 +26,8 @@ APPLICATION_ID = 0x68627265  # "hbre"
 
 _SCHEMA = """
 CREATE TABLE metric (name TEXT PRIMARY KEY, owner TEXT NOT NULL, metadata TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sink (token TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE historic (metric TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE config (token TEXT, version INTEGER, config TEXT NOT NULL, set_ns INTEGER NOT NULL,
                      set_by TEXT NOT NULL, PRIMARY KEY (token, version)) WITHOUT ROWID;
 """
@@ -52,7 +54,7 @@ class ConfigVersion:
 class Registry:
     """The manager's store: made by ``async with Registry.open(path) as registry``.
 
-    The attributes `metrics` and `configs` are for reading; the methods change them.
+    The attributes are for reading; the methods change them, all or nothing, and raise StorageError.
     """
 
     def __init__(self, connection: "aiosqlite.Connection", path: str) -> None:
@@ -61,6 +63,10 @@ class Registry:
         self._lock = asyncio.Lock()
         self.metrics: dict[str, MetricEntry] = {}
         self.configs: dict[str, list[ConfigVersion]] = {}
+        self.sinks: set[str] = set()
+        """Tokens of the sinks whose queue outlives them."""
+        self.historic: set[str] = set()
+        """Metrics that an archive keeps, declared or not yet."""
 
     @classmethod
     @asynccontextmanager
@@ -95,7 +101,7 @@ class Registry:
                 f"{self._path} was written by a newer hostbus (schema {version}, this one knows {SCHEMA_VERSION}): "
                 "update hostbus, or choose another file with --store"
             )
-        await self._connection.execute("PRAGMA journal_mode = WAL")
+        await self._connection.execute_fetchall("PRAGMA journal_mode = WAL")
         if is_empty:
             await self._connection.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
@@ -103,6 +109,8 @@ class Registry:
             )
 
     async def _load(self) -> None:
+        self.sinks.update([token async for (token,) in self._rows("SELECT token FROM sink")])
+        self.historic.update([metric async for (metric,) in self._rows("SELECT metric FROM historic")])
         async for name, owner, metadata in self._rows("SELECT name, owner, metadata FROM metric"):
             self.metrics[name] = MetricEntry(owner=owner, metadata=msgspec.json.decode(metadata))
         async for token, version, config, set_ns, set_by in self._rows(
@@ -120,23 +128,49 @@ class Registry:
                 yield tuple(row)
 
     async def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-        # One transaction at a time: statements of two tasks must not end up in one another's.
-        async with self._lock:
-            await self._connection.execute("BEGIN IMMEDIATE")
+        """One transaction. Whoever calls this holds the lock: statements of two tasks must not mix."""
+        import aiosqlite
+
+        try:
             try:
+                await self._connection.execute_fetchall("BEGIN IMMEDIATE")
                 await self._connection.executemany(statement, rows)
+                await self._connection.execute_fetchall("COMMIT")
             except BaseException:
-                await self._connection.execute("ROLLBACK")
+                await self._connection.rollback()
                 raise
-            await self._connection.execute("COMMIT")
+        except aiosqlite.Error as error:
+            raise StorageError(f"cannot write the store {self._path}: {error}; nothing was changed") from error
 
     async def declare(self, owner: str, metrics: Mapping[str, Json]) -> None:
         """Metrics now belong to `owner`, with this metadata."""
-        self.metrics.update({name: MetricEntry(owner=owner, metadata=about) for name, about in metrics.items()})
-        await self._write(
-            "INSERT OR REPLACE INTO metric (name, owner, metadata) VALUES (?, ?, ?)",
-            [(name, owner, msgspec.json.encode(about).decode()) for name, about in metrics.items()],
-        )
+        async with self._lock:
+            await self._write(
+                "INSERT OR REPLACE INTO metric (name, owner, metadata) VALUES (?, ?, ?)",
+                [(name, owner, msgspec.json.encode(about).decode()) for name, about in metrics.items()],
+            )
+            self.metrics.update({name: MetricEntry(owner=owner, metadata=about) for name, about in metrics.items()})
+
+    def metadata(self, name: str) -> Json:
+        """What is known of a metric; empty if nothing is."""
+        entry = self.metrics.get(name)
+        about = entry.metadata if entry is not None else {}
+        return {**about, "historic": True} if name in self.historic else about
+
+    async def add_sink(self, token: str) -> None:
+        """A sink whose queue outlives it has registered."""
+        if token not in self.sinks:
+            async with self._lock:
+                await self._write("INSERT OR IGNORE INTO sink (token) VALUES (?)", [(token,)])
+                self.sinks.add(token)
+
+    async def add_historic(self, names: Iterable[str]) -> None:
+        """An archive keeps these metrics."""
+        new = set(names) - self.historic
+        if new:
+            async with self._lock:
+                await self._write("INSERT OR IGNORE INTO historic (metric) VALUES (?)", [(name,) for name in new])
+                self.historic |= new
 
     def config(self, token: str) -> Json:
         """The configuration in force for an agent; empty if none was ever set."""
@@ -145,11 +179,12 @@ class Registry:
 
     async def set_config(self, token: str, config: Json, set_by: str) -> ConfigVersion:
         """Store a new version."""
-        versions = self.configs.setdefault(token, [])
-        new = ConfigVersion(version=len(versions) + 1, config=config, set_at=Timestamp.now(), set_by=set_by)
-        versions.append(new)
-        await self._write(
-            "INSERT INTO config (token, version, config, set_ns, set_by) VALUES (?, ?, ?, ?, ?)",
-            [(token, new.version, msgspec.json.encode(config).decode(), new.set_at.posix_ns, set_by)],
-        )
+        async with self._lock:
+            version = len(self.configs.get(token, ())) + 1
+            new = ConfigVersion(version=version, config=config, set_at=Timestamp.now(), set_by=set_by)
+            await self._write(
+                "INSERT INTO config (token, version, config, set_ns, set_by) VALUES (?, ?, ?, ?, ?)",
+                [(token, version, msgspec.json.encode(config).decode(), new.set_at.posix_ns, set_by)],
+            )
+            self.configs.setdefault(token, []).append(new)
         return new
