@@ -89,7 +89,7 @@ def _option_lines(options: list[dict[str, Any]]) -> Iterator[str]:
 
     for option in options:
         default = "required" if option["required"] else f"default {_plain(option['default'])}"
-        yield f"  --{option['name'].replace('_', '-')}  {option['type']}, {default}"
+        yield wrapped(f"--{option['name'].replace('_', '-')}  {option['type']}, {default}", "  ")
         yield wrapped(option["description"], "      ")
 
 

@@ -15,13 +15,14 @@ from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
 REFRESHES_PER_S = 2
 
 HEADLINES = {
-    "cpu": ("usage", "user", "system", "iowait", "frequency"),
-    "disk": ("root.percent", "root.free", "*.read_bytes", "*.written_bytes"),
-    "load": ("1m", "5m", "15m", "tasks.total", "uptime"),
-    "memory": ("percent", "used", "available", "swap.used"),
-    "network": ("*.rx_bytes", "*.tx_bytes", "tcp.established"),
+    "cpu": {"usage": "usage", "user": "user", "system": "system", "iowait": "iowait"},
+    "disk": {"root.percent": "/", "root.free": "free", "*.read_bytes": "read", "*.written_bytes": "written"},
+    "load": {"1m": "1m", "5m": "5m", "15m": "15m", "tasks.total": "tasks"},
+    "memory": {"used": "used", "available": "available", "swap.used": "swap"},
+    "network": {"*.rx_bytes": "in", "*.tx_bytes": "out", "tcp.established": "tcp"},
 }
-"""What is worth a glance; ``*.NAME`` is the sum over all devices. Other families show what comes first."""
+"""What is worth a glance and what it is called; ``*.NAME`` is the sum over all devices. Other families show
+what comes first."""
 
 
 def live_table(render: Callable[[int], Group], *, redirect_stderr: bool) -> Live:
@@ -44,7 +45,7 @@ def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None
     table.add_column("metrics", justify="right", no_wrap=True)
     table.add_column("points/s", justify="right", no_wrap=True)
     table.add_column("newest values", ratio=1, no_wrap=True, overflow="ellipsis")
-    room = width - 38
+    room = width - 32
     for watch, trouble in rows:
         newest = Text(trouble, style="red") if trouble else headline(watch, room)
         table.add_row(watch.family, str(len(watch.newest)), f"{watch.rate():.1f}", newest)
@@ -58,14 +59,19 @@ def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None
 def headline(watch: FamilyWatch, room: int) -> Text:
     """The newest values that fit in `room` characters: those of `HEADLINES`, or else what comes first."""
     text = Text()
-    for name in HEADLINES.get(watch.family) or sorted(watch.newest, key=lambda name: name.count(".")):
+    for name, label in (HEADLINES.get(watch.family) or {name: name for name in _outermost(watch)}).items():
         value = watch.value(name)
         if value is None:
             continue
-        label, quantity = f"{name.replace('*.', '')} ", with_unit(value, watch.unit_of(name))
-        if len(text) + len(label) + len(quantity) + 2 <= room:
-            text.append("  " if text else "").append(label, style="dim").append(quantity)
+        quantity = with_unit(value, watch.unit_of(name))
+        if len(text) + len(label) + len(quantity) + 3 <= room:
+            text.append("  " if text else "").append(f"{label} ", style="dim").append(quantity)
     return text
+
+
+def _outermost(watch: FamilyWatch) -> list[str]:
+    """The metrics of the whole host before those of single devices."""
+    return sorted(watch.newest, key=lambda name: name.count("."))
 
 
 def with_unit(value: float, unit: str) -> str:

@@ -41,11 +41,11 @@ def set_up(*, verbose: bool = False) -> None:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """No warnings of our own meanwhile: for steps whose failure becomes the one line at the end."""
+    """No logs of our own meanwhile: for steps whose failure becomes the one line at the end."""
     ours = logging.getLogger("bus")
     before = ours.level
     if not is_verbose():
-        ours.setLevel(logging.ERROR)
+        ours.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

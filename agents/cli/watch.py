@@ -53,18 +53,15 @@ class FamilyWatch:
         return metric.unit if metric is not None else ""
 
     def rate(self) -> float:
-        """Points per second over the last `RATE_WINDOW_S`."""
-        now = time.monotonic()
-        while self._arrivals and self._arrivals[0][0] < now - RATE_WINDOW_S:
-            self._arrivals.popleft()
-        if not self._arrivals:
+        """Points per second over the last `RATE_WINDOW_S`, or since the message before the last if that is longer."""
+        arrivals = self._arrivals
+        while len(arrivals) > 2 and arrivals[0][0] < arrivals[-1][0] - RATE_WINDOW_S:
+            arrivals.popleft()
+        if len(arrivals) < 2:
             return 0.0
-        # Ticks come in bursts: n bursts cover n periods, counted from the first one's beginning.
-        first = self._arrivals[0][0]
-        ticks = sorted({round(at) for at, _ in self._arrivals})
-        period = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else 1.0
-        span = max(self._arrivals[-1][0] - first + period, period)
-        return sum(points for _, points in self._arrivals) / span
+        # The first message ends the span before the window, so its points are not counted.
+        points = sum(points for _, points in arrivals) - arrivals[0][1]
+        return points / max(arrivals[-1][0] - arrivals[0][0], 1e-3)
 
 
 @dataclass(frozen=True, slots=True)

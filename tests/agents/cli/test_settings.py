@@ -51,7 +51,9 @@ def test_defaults_that_an_agent_does_not_have_are_not_its_business(write):
 
 
 def test_an_instance_has_a_name_an_agent_and_a_token_of_its_own(write):
-    text = '[second]\nagent = "cpu-source"\ntoken = "source-cpu-second"\nprefix = "second"\n[third]\nagent="cpu-source"\n'
+    text = (
+        '[second]\nagent = "cpu-source"\ntoken = "source-cpu-second"\nprefix = "second"\n[third]\nagent="cpu-source"\n'
+    )
     read = Settings.read(write(text))
     second, third = read.instance("second"), read.instance("third")
     assert (second.agent.name, second.token, second.config().to_dict()["prefix"]) == (
@@ -131,7 +133,7 @@ def test_what_is_wrong_with_a_value_is_said_when_the_agent_is_made(write, table,
 def test_check_finds_every_mistake(write):
     text = (
         '[bus]\nsever = "x"\n[agent]\nperod = 1\n[cpu-source]\nperiod = -1\nchunk_size = "many"\nprefx = ""\n'
-        '[memory-source]\nperiod = 1\n[nobody]\nx = 1\n'
+        "[memory-source]\nperiod = 1\n[nobody]\nx = 1\n"
     )
     problems = settings.check(write(text))
     assert len(problems) == 6, problems

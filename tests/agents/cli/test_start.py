@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""`agent start`: options, environment, file, and the life of the process."""
+
+import json
+import signal
+import time
+
+import pytest
+
+QUICK = ("--once", "--dry-run", "--format", "json")
+
+
+def names(out: str) -> set[str]:
+    return {json.loads(line)["metric"] for line in out.splitlines()}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "hostbus.toml"
+    path.write_text(
+        '[agent]\nperiod = 0.05\n[load-source]\nprefix = "file"\n[second]\nagent = "load-source"\nprefix = "second"\n'
+    )
+    return str(path)
+
+
+def test_once_prints_the_newest_point_of_every_metric(agent):
+    outcome = agent("start", "cpu-source", "--period", "0.05", "--prefix", "web1", *QUICK)
+    assert outcome.code == 0, outcome
+    points = [json.loads(line) for line in outcome.out.splitlines()]
+    found = {point["metric"]: point for point in points}
+    assert len(found) == len(points)
+    assert 0 <= found["web1.cpu.usage"]["value"] <= 100
+    assert set(found["web1.cpu.usage"]) == {"metric", "time", "value"}
+
+
+def test_lines_for_people_fit_80_columns(agent):
+    outcome = agent("start", "load-source", "--period", "0.05", "--prefix", "web1", "--once", "--dry-run")
+    lines = outcome.out.splitlines()
+    assert any("web1.load.1m " in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_option_goes_over_the_environment_over_the_file_over_the_default(agent, file, monkeypatch):
+    def first_word(*more: str) -> str:
+        outcome = agent("start", "load-source", *QUICK, *more)
+        assert outcome.code == 0, outcome
+        (word,) = {name.split(".")[0] for name in names(outcome.out)}
+        return word
+
+    monkeypatch.setattr("agents.host.short_host_name", lambda: "default")
+    assert first_word("--period", "0.05") == "default"
+    assert first_word("--config", file) == "file"
+    monkeypatch.setenv("HOSTBUS_PREFIX", "environment")
+    assert first_word("--config", file) == "environment"
+    assert first_word("--config", file, "--prefix", "option") == "option"
+    monkeypatch.delenv("HOSTBUS_PREFIX")
+    monkeypatch.setenv("HOSTBUS_CONFIG", file)
+    assert first_word() == "file"
+    assert first_word("--set", "prefix=123") == "123"
+
+
+def test_an_instance_of_the_file_is_started_by_its_name(agent, file):
+    outcome = agent("start", "second", "--config", file, *QUICK)
+    assert outcome.code == 0, outcome
+    assert names(outcome.out) >= {"second.load.1m"}
+
+
+def test_an_agents_help_lists_its_own_options(agent):
+    outcome = agent("start", "cpu-source", "--help")
+    assert outcome.code == 0
+    for option in ("--period", "--per-core", "--prefix", "HOSTBUS_PER_CORE", "--dry-run", "--once"):
+        assert option in outcome.out
+
+
+def read_until(process, text: str) -> str:
+    """stderr up to the line with `text`."""
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came:\n{seen}")
+
+
+def test_without_a_broker_an_agent_says_what_it_waits_for_and_ends_on_ctrl_c(start_agent):
+    process = start_agent("start", "cpu-source", "--server", "amqp://127.0.0.1:1/")
+    assert "amqp://127.0.0.1:1/" in read_until(process, "waiting for")
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert time.monotonic() - began < 10
+
+
+def test_dry_run_prints_every_period_until_it_is_ended(start_agent):
+    process = start_agent("start", "load-source", "--dry-run", "--period", "0.05", "--format", "json")
+    times = set()
+    for line in process.stdout:
+        times.add(json.loads(line)["time"])
+        if len(times) == 3:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+def test_a_one_shot_command_ends_quietly_on_ctrl_c(start_agent):
+    # A server that accepts and says nothing: the command waits until it is interrupted.
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = start_agent("metrics", "--server", f"amqp://127.0.0.1:{silent.getsockname()[1]}/", "--timeout", "60s")
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, "", "")
