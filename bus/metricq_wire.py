@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """MetricQ's messages as bytes: data chunks and the history protocol, to and from our own columns.
 
-MetricQ writes protobuf. Its few messages are packed and read here by hand: the protobuf runtime would be
-one more dependency, and it makes a Python object of every point (tests/bench/codec.py has the figures).
+MetricQ writes protobuf. Its few messages are packed and read here by hand, at the cost of protobuf's own C
+code for single points (2.3 µs) and three times that for long chunks (0.4 µs a point), without its runtime.
+tests/bench/codec.py has the figures.
 
     DataChunk        1 time_delta, packed int64 · 2 value, packed double
     HistoryRequest   1 start_time · 2 end_time · 3 interval_max, int64 ns · 4 type, enum
@@ -16,6 +17,7 @@ Times travel as differences: the first from 1970, each later one from the time b
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,10 @@ _UINT64 = (1 << 64) - 1
 _INT64_MAX = (1 << 63) - 1
 _SMALL = [bytes((number,)) for number in range(128)]
 _DOUBLE = struct.Struct("<d")
+
+# A data chunk of one point, as all encoders write it: what sources without chunking send. Read 2 µs faster.
+# Up to nine bytes of time hold 63 bits, so that it needs no sign.
+_ONE_POINT = re.compile(rb"\x0a[\x01-\x09]([\x80-\xff]{0,8}[\x00-\x7f])\x12\x08(.{8})", re.DOTALL)
 
 # The fields that are read, by number, and the wire types in which each may come: numbers that repeat may
 # be packed into one byte string or stand one by one.
@@ -68,6 +74,9 @@ def decode_data_chunk(body: bytes, metric: str) -> Chunk:
     """The points in a data message's body, at least one. Raises BadFrame, and nothing else."""
     if not is_metric(metric):
         raise BadFrame(f"{metric[:300]!r} is not a metric name")
+    one = _ONE_POINT.fullmatch(body)
+    if one is not None and len(one[1]) == body[1]:
+        return Chunk(metric, array("q", (_read_varint(one[1], 0)[0],)), unpack_floats(one[2]))
     found = _read_message(body, _DATA_CHUNK)
     values = _floats(found[2])
     times = _times(found[1], len(values))
