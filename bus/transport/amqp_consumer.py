@@ -173,6 +173,7 @@ class AmqpConsumer:
                 app_id=properties.app_id or "",
                 type=properties.message_type or "",
                 persistent=properties.delivery_mode == 2,
+                expiration_s=int(properties.expiration) / 1000 if properties.expiration else None,
             ),
             tag=tag,
             generation=generation,

@@ -2,8 +2,8 @@
 """The transport of a single process: AMQP's semantics without a network or a server.
 
 It carries `agent up`, and the tests of everything above it. ``memory://NAME`` names a broker that all
-transports with the same name in this process share. `MemoryTransport.drop`, `broker.stop` and
-`broker.start` take the connection or the broker away, for tests of what has to survive that.
+transports with the same name in this process share. `MemoryTransport.drop_connections`,
+`broker.stop` and `broker.start` take the connection or the broker away, for tests of what has to survive that.
 """
 
 import asyncio
@@ -76,10 +76,10 @@ class MemoryTransport:
                 return self._generation
             await self._changed.wait()
 
-    def drop(self) -> None:
+    def drop_connections(self, because: str = "dropped on purpose") -> None:
         """Break the connection, as if the broker had closed it. A new one is made in the next turn of the loop."""
         if self._living is not None:
-            self._why = "dropped"
+            self._why = because
             self.broker.drop(self._living)
 
     async def declare_exchange(self, exchange: Exchange) -> None:
@@ -169,7 +169,7 @@ class MemoryConsumer:
         def again() -> None:
             self.restore(connection)
 
-        place = self._broker.consume(wanted.queue_name, wanted.prefetch, connection, wanted.on_delivery, again)
+        place = self._broker.consume(wanted.queue_name, wanted.prefetch, connection, self._receive, again)
         self._place = (connection, place)
         if self not in self._siblings:
             self._siblings.append(self)
@@ -207,6 +207,15 @@ class MemoryConsumer:
         if self._place is not None:
             connection, subscription = self._place
             self._broker.cancel(subscription, connection)
+
+    def _receive(self, delivery: Delivery) -> None:
+        try:
+            self._consumption.on_delivery(delivery)
+        except Exception:
+            # As over AMQP: a handler that fails must stop neither itself nor others, and gets no poison again.
+            queue = self._consumption.queue_name
+            logger.exception("the handler of messages from queue %r failed; the message is dead-lettered", queue)
+            self.reject(delivery)
 
     def _place_of(self, delivery: Delivery) -> Subscription | None:
         if self._place is None or self._place[0].generation != delivery.generation:

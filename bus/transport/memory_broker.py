@@ -63,7 +63,11 @@ class _Router:
         return found
 
     def _takes(self, keys: set[str], key: str) -> bool:
-        return self.spec.kind == "fanout" or any(matches(pattern, key) for pattern in keys)
+        if self.spec.kind == "fanout":
+            return True
+        if not key:  # has no words, where `matches` sees one empty word
+            return any(not pattern.strip("#.") for pattern in keys)
+        return any(matches(pattern, key) for pattern in keys)
 
 
 class MemoryBroker:
@@ -147,7 +151,9 @@ class MemoryBroker:
     # Exchanges and queues.
 
     def declare_exchange(self, exchange: Exchange) -> None:
-        """Raises Refused."""
+        """Raises Refused. The default exchange is always there."""
+        if exchange.name == DEFAULT_EXCHANGE:
+            return
         with self._lock:
             _check_not_reserved("exchange", exchange.name)
             router = self._routers.setdefault(exchange.name, _Router(exchange))
@@ -162,6 +168,8 @@ class MemoryBroker:
                 raise Refused(
                     f"queue {spec.name!r}: a quorum queue is durable, and neither exclusive nor auto_delete", 406
                 )
+            if spec.exclusive:  # as on RabbitMQ: it cannot outlive its connection, so it is not durable
+                spec = replace(spec, durable=False)
             queue = self._queues.get(spec.name)
             if queue is None:
                 self._queues[spec.name] = MemoryQueue(spec, self, connection if spec.exclusive else None)

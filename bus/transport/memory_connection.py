@@ -6,15 +6,12 @@ caused it: it is scheduled on the consumer's loop.
 """
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from bus.transport.base import Delivery, OnDelivery
 from bus.transport.memory_queue import Stored, Subscription
-
-logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -72,14 +69,9 @@ class Connection:
         self._scheduled = False  # before the inbox is read: whoever appends from now on schedules again
         for _ in range(len(self._inbox)):
             subscription, tag, stored = self._inbox.popleft()
-            if not subscription.alive:
+            receivers = self.subscriptions.get(subscription)
+            if receivers is None:  # cancelled meanwhile: the message has gone back
                 continue
-            on_delivery, _ = self.subscriptions[subscription]
-            delivery = Delivery(
-                message=stored.message, tag=tag, generation=self.generation, redelivered=stored.redelivered
+            receivers[0](
+                Delivery(message=stored.message, tag=tag, generation=self.generation, redelivered=stored.redelivered)
             )
-            try:
-                on_delivery(delivery)
-            except Exception:
-                # As on a real connection, a broken callback must not stop the others; its message stays unacked.
-                logger.exception("the receiver of a message from queue %r failed", subscription.queue.spec.name)
