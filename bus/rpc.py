@@ -35,6 +35,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """A request or reply above this is refused; 100,000 metrics with metadata take about 20 MB."""
 
 DEFAULT_TIMEOUT_S = 60.0
+REPLY_PATIENCE_S = 10.0
 
 MAX_QUOTED = 100
 """Characters of a name in a request that an error repeats and compares; a name may be megabytes long."""
@@ -252,6 +253,9 @@ class RpcLink:
 
     async def _reply(self, request: Message, function: str, body: bytes) -> None:
         try:
+            # The request may have come in on a connection that was back before the one for publishing.
+            async with asyncio.timeout(REPLY_PATIENCE_S):
+                await self._transport.connected()
             await self._transport.publish(
                 Message(
                     body=body,
@@ -261,8 +265,9 @@ class RpcLink:
                     app_id=self._token,
                 )
             )
-        except HostbusError as error:
-            logger.warning("the reply to %s from %s was not delivered: %s", function, request.app_id, error)
+        except (HostbusError, TimeoutError) as error:
+            why = str(error) or f"no connection within {REPLY_PATIENCE_S:g} s"
+            logger.warning("the reply to %s from %s was not delivered: %s", function, request.app_id, why)
 
     async def request(
         self,

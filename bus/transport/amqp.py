@@ -132,6 +132,10 @@ class AmqpTransport:
         if connected and not self._is_connected:
             self._generation += 1
             self._outage.over()
+        elif self._publishing.ready or self._consuming.ready:
+            # One alone is no use: requests come in and replies cannot go out.
+            self._publishing.hurry()
+            self._consuming.hurry()
         self._is_connected = connected
         self._pulse()
 

@@ -276,6 +276,7 @@ class Link:
         self._connecting: Wire | None = None
         self._session: Session | None = None
         self._came = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._closed = False
         self.ready = False
 
@@ -313,7 +314,7 @@ class Link:
             except Exception as error:  # noqa: BLE001 - reported; whatever it is, the answer is to try again
                 cause = why_not_connected(error, self._address, CONNECT_TIMEOUT_S)
                 self._outage.note(cause)
-                await asyncio.sleep(FATAL_RETRY_S if cause.fatal else backoff.next_s())
+                await self._pause(FATAL_RETRY_S if cause.fatal else backoff.next_s())
                 continue
             began = loop.time()
             try:
@@ -326,7 +327,19 @@ class Link:
             self._outage.note(Cause(why))
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
-            await asyncio.sleep(backoff.next_s())
+            await self._pause(backoff.next_s())
+
+    def hurry(self) -> None:
+        """The broker is there, as somebody else has seen: cut the present wait short."""
+        self._hurried.set()
+
+    async def _pause(self, seconds: float) -> None:
+        self._hurried.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass  # nobody knew better
 
     async def _connect(self) -> Session:
         self._connecting = wire = Wire()
