@@ -122,6 +122,7 @@ class Agent(RpcDispatcher):
             raise
         finally:
             working.cancel()
+            await asyncio.wait({working})
         if life.done():
             life.result()
 
@@ -172,7 +173,8 @@ class Agent(RpcDispatcher):
         if self._ending:  # a message came in while the last tasks are being cancelled
             work.close()
             return
-        self._group.create_task(self._supervise(work), name=f"{self.token}: {name}")
+        task = self._group.create_task(self._supervise(work), name=f"{self.token}: {name}")
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
 
     async def _supervise(self, work: Coroutine[Any, Any, None]) -> None:
         _inside.set(_inside.get() | {self})
