@@ -6,6 +6,7 @@ A family is a subclass with a name, a table of metrics and a `read` that touches
 """
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +124,12 @@ class HostSource(IntervalSource):
 
     # -- for families ----------------------------------------------------------------------------------
 
+    @abstractmethod
     def read(self) -> Reading:
         """What the host says now. Runs in a thread of its own, so it may block; `deadline_s` is its time.
 
         Parts that may fail alone go into ``with self.parts("what"):``; what `read` raises costs the whole tick.
         """
-        raise NotImplementedError
 
     def proc(self, name: str) -> str:
         """The text of a file under /proc, which stays open. Raises OSError."""

@@ -24,7 +24,7 @@ class _Batch(Generic[K, V]):
 class Isolator(Generic[K, V]):
     """Calls a function for each of some keys; a key whose call hangs is left alone until that call returns.
 
-    As a rule one thread calls for all keys, one after the other (70 µs of CPU for the thread, the calls apart). If
+    As a rule one thread calls for all keys, one after the other (90 µs of CPU for the thread, the calls apart). If
     it is late, the key it stands at has hung, and each of the keys behind that gets a thread of its own, so that
     all that answer do so in the same round. A round takes at most twice the patience.
     """

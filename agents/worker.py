@@ -54,7 +54,7 @@ class _Job:
 
 
 class Worker:
-    """Runs one call at a time in a daemon thread, with a deadline. Measured: 55 µs of CPU for a call and its way back.
+    """Runs one call at a time in a daemon thread, with a deadline. Measured: 40 to 85 µs of CPU a call.
 
     A thread whose call is late is given up and another made for the next call. hung: calls that have been late
     since the start.

@@ -191,6 +191,18 @@ async def test_teardown_closes_the_files_and_ends_the_thread(host, monkeypatch) 
     await until(lambda: not any(thread.name == "source-load: read" for thread in threading.enumerate()))
 
 
+async def test_teardown_leaves_a_hung_reading_its_files(host, monkeypatch, gate) -> None:
+    source = host.source(StuckSource)
+    monkeypatch.setattr("agents.host.LONGEST_DEADLINE_S", 0.01)
+    source.gate, source.says = gate, {}
+    source.proc("stat")
+    with pytest.raises(CallHung):
+        await source.update()
+    await source.teardown()
+    assert len(source.files._fds) == 1
+    source.files.close()
+
+
 def test_a_part_that_is_dear_is_due_once_in_each_span(host) -> None:
     source = host.source(ToySource)
     due = []
