@@ -127,7 +127,7 @@ async def run_sink(place: Place, points: int) -> Result:
 
     async def work() -> None:
         async with sink:
-            while sink.points_received < points:  # noqa: ASYNC110  # the sink under test has no hook for it
+            while sink.points_received < points:  # the sink under test has no hook for it
                 await asyncio.sleep(0.01)
 
     return await measured(points, work())
@@ -137,12 +137,12 @@ async def run_archive(place: Place, points: int) -> Result:
     from sinks.sqlite import SqliteConfig, SqliteSink
 
     with tempfile.TemporaryDirectory() as folder:
-        config = SqliteConfig(path=f"{folder}/bench.db", metrics=["bench.#"])
+        config = SqliteConfig(path=f"{folder}/bench.db", metrics=["bench.#"], batch_age=0)
         sink = SqliteSink("archive-bench", place, config=config)
 
         async def work() -> None:
             async with sink:
-                while sink.points_received < points:  # noqa: ASYNC110
+                while sink.points_received < points:
                     await asyncio.sleep(0.01)
 
         return await measured(points, work())
@@ -156,9 +156,7 @@ async def make_queue(place: Place, sink: str) -> None:
         agent = (
             CountingSink("sink-bench", place)
             if sink == "sink"
-            else SqliteSink(
-                "archive-bench", place, config=SqliteConfig(path=f"{folder}/bench.db", metrics=["bench.#"])
-            )
+            else SqliteSink("archive-bench", place, config=SqliteConfig(path=f"{folder}/bench.db", metrics=["bench.#"]))
         )
         async with agent:
             await asyncio.sleep(0.1)
@@ -235,11 +233,25 @@ async def in_memory(points: int) -> None:
     await transport.aclose()
 
 
+def against_executemany(points: int) -> None:
+    """The archive alone, against plain executemany of the same points in the order of arrival."""
+    from tests.bench.archive_insert import measure
+
+    for chunk_size in CHUNK_SIZES:
+        ticks = min(chunk_size, points // len(METRICS))
+        rate = measure(ticks_per_group=ticks, batch_points=50_000, points=points)
+        print(
+            f"archive   {rate.archive_per_s:>12,.0f} points/s, plain executemany {rate.plain_per_s:>12,.0f} points/s: "
+            f"{rate.ratio:.2f} x (chunk size {chunk_size}, batches of 50,000)",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", help="a RabbitMQ; default: a private one")
     parser.add_argument("--points", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("rabbitmq", "memory"))
+    parser.add_argument("--only", choices=("rabbitmq", "memory", "archive"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--manager", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -248,9 +260,12 @@ def main() -> None:
     elif arguments.manager:
         Manager("manager", arguments.manager).run()
     else:
-        if arguments.only != "rabbitmq":
-            asyncio.run(in_memory(arguments.points))
-        if arguments.only != "memory":
+        if arguments.only in (None, "archive"):
+            against_executemany(min(arguments.points, 400_000))
+        if arguments.only in (None, "memory"):
+            with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+                runner.run(in_memory(arguments.points))
+        if arguments.only in (None, "rabbitmq"):
             sys.path.insert(0, str(ROOT / "tests"))
             from services.rabbitmq import private_rabbitmq
 
