@@ -7,7 +7,7 @@ script, from a thread, and inside a program that runs another event loop.
 
 import asyncio
 import atexit
-import concurrent.futures
+import concurrent.futures.thread  # loaded now, because it refuses to be once the main thread has ended
 import logging
 import threading
 import weakref
