@@ -27,6 +27,7 @@ BROADCAST = Exchange(name="metricq.broadcast", kind="fanout")
 
 LOWEST_BACKOFF_S = 1.0
 HIGHEST_BACKOFF_S = 30.0
+REGISTER_TIMEOUT_S = 10.0
 
 
 def hostbus_version() -> str:
@@ -51,6 +52,8 @@ class Client(Agent):
         self.started = Timestamp.now()
         self._link = RpcLink(self.transport, self.token, self, self.start_task)
         self._local = self.config.to_dict() if self.Config else {}
+        self._configuring = asyncio.Lock()
+        self._configurations = self._configurations_before = 0
 
     async def start(self) -> None:
         """Wait for the broker, then take part in RPCs."""
@@ -180,6 +183,15 @@ class Client(Agent):
     @rpc_handler("config")
     async def _rpc_config(self, **pushed: Any) -> None:
         """Lay what the manager has over the local configuration, if the class has a `Config`."""
+        self._configurations += 1
+        try:
+            async with self._configuring:
+                await self._lay_over_local(pushed)
+        except BaseException:
+            self._configurations -= 1
+            raise
+
+    async def _lay_over_local(self, pushed: Json) -> None:
         if self.Config is not None:
             new = self.Config.load({**self._local, **pushed}, where=self.token)
             if new != self.config:
@@ -224,6 +236,11 @@ class Client(Agent):
             delay_s = min(delay_s * 2, HIGHEST_BACKOFF_S)
             await self.transport.connected()
 
+    async def _register(self, function: str) -> Json:
+        """Register with the manager, however long that takes; `_accept_config` takes the reply."""
+        self._configurations_before = self._configurations
+        return await self._persist("register", lambda: self.rpc(function, timeout=REGISTER_TIMEOUT_S))
+
     async def _accept_config(self, reply: Json) -> None:
         """Put the configuration of a register reply in force; one that is not valid is logged, the old stays.
 
@@ -232,6 +249,8 @@ class Client(Agent):
         config = reply.get("config")
         if not isinstance(config, dict):
             return
+        if self._configurations != self._configurations_before:
+            return  # a newer one was pushed while the reply was on its way
         try:
             await self._persist(
                 "put its configuration in force",

@@ -72,7 +72,7 @@ class Manager(Client):
         super().__init__(token, url, config=config)
         self._queues = DataQueues(self.transport)
         self._declaring = asyncio.Lock()
-        self._configuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._config_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def setup(self) -> None:
         """Open the store."""
@@ -300,7 +300,7 @@ class Manager(Client):
         check_token(token)
         if "function" in config:
             raise RpcError("config: 'function' cannot be a key: in the message to the agent it names the function")
-        async with self._configuring.setdefault(token, asyncio.Lock()):
+        async with self._config_locks.setdefault(token, asyncio.Lock()):
             whole = {**self._registry.config(token), **config} if merge else config
             return await self._put_in_force(
                 token, {key: value for key, value in whole.items() if value is not None}, from_token
@@ -309,7 +309,7 @@ class Manager(Client):
     @rpc_handler("config.rollback")
     async def _config_rollback(self, token: str, from_token: str, version: int | None = None) -> Json:
         """Put an earlier version in force again (default: the one before), as a new version."""
-        async with self._configuring.setdefault(token, asyncio.Lock()):
+        async with self._config_locks.setdefault(token, asyncio.Lock()):
             versions = self._registry.configs.get(token, [])
             wanted = version if version is not None else len(versions) - 1
             if not 1 <= wanted <= len(versions):

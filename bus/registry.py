@@ -5,6 +5,7 @@ All of it is held in memory too, for reading; a change is in the file before it 
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import aiosqlite
+
+# At DEBUG it writes every statement with its values, and a configuration may hold a password.
+if logging.getLogger("aiosqlite").level == logging.NOTSET:
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x68627265  # "hbre"

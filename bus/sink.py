@@ -298,18 +298,14 @@ class DurableSink(Sink):
     async def start(self) -> None:
         """Register, take the configuration, subscribe."""
         await super().start()
-        await self._register()
+        await self._accept_config(await self._register("sink.register"))
         if self.metrics:
             await self._persist("subscribe", lambda: self.subscribe(self.metrics))
 
     async def _rejoin(self) -> None:
         # A configuration that was set while the connection was away is in force from now on.
-        await self._register()
+        await self._accept_config(await self._register("sink.register"))
         await super()._rejoin()
-
-    async def _register(self) -> None:
-        reply = await self._persist("register", lambda: self.rpc("sink.register", timeout=10))
-        await self._accept_config(reply)
 
 
 def pattern_list(metrics: Iterable[str]) -> list[str]:

@@ -286,7 +286,7 @@ class Source(Client, ABC):
         seen = 0
         while True:
             seen = await self.transport.connected(seen)
-            reply = await self._persist("register", lambda: self.rpc("source.register", timeout=10))
+            reply = await self._register("source.register")
             if not self._registered.is_set():
                 await self._open_data(reply)
             await self._accept_config(reply)

@@ -46,10 +46,7 @@ async def break_connection(transport: Transport) -> None:
     """Break it without a goodbye, and wait until it is back."""
     assert isinstance(transport, MemoryTransport | AmqpTransport)
     seen = await transport.connected()
-    if isinstance(transport, MemoryTransport):
-        transport.drop()
-    else:
-        transport.drop_connections()
+    transport.drop_connections()
     await transport.connected(seen)
 
 
