@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 # More arguments: make up ARGS="--duration 30s", make test ARGS="tests/bus -k chunk"
 ARGS ?=
 
-.PHONY: help up test lint format bench soak clean
+.PHONY: help up test lint format bench clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,20 +35,18 @@ bench: .venv/.installed-dev ## Measure: points per second, CPU time per point
 	@.ci/rabbitmq
 	$(PYTHON) tests/bench/throughput.py $(ARGS)
 
-soak: .venv/.installed-dev ## The tests that run for minutes
-	@.ci/rabbitmq
-	@$(PYTHON) -m pytest -m soak $(ARGS)
-
 clean: ## Remove everything that was made here
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml
 	@.ci/venv
-	$(PYTHON) -m pip install --quiet --editable .
+	@echo "installing hostbus into .venv (once)"
+	@$(PYTHON) -m pip install --quiet --editable .
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PYTHON) -m pip install --quiet --group dev
+	@echo "installing the tools for development into .venv (once)"
+	@$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(PYTHON) -m pip install --quiet --group dev
 	@touch $@

@@ -216,9 +216,7 @@ def test_the_same_works_over_rabbitmq(agent, amqp_url, tmp_path):
 def test_the_one_shot_commands_over_rabbitmq(agent, start_agent, amqp_url, monkeypatch):
     monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
     manager = start_agent("start", "manager")
-    for line in manager.stderr:
-        if "manager works" in line:
-            break
+    assert any("manager works" in line for line in manager.stderr)
     sent = agent("send", "room.temperature", "-3.5", "--unit", "Cel", "--time", "2026-11-21T10:00:00Z")
     assert (sent.code, sent.err) == (0, "")
     listed = json.loads(agent("metrics", "room.#", "--format", "json").out)
