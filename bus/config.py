@@ -112,7 +112,7 @@ def type_in_words(hint: Any) -> str:
     if parts:
         return f"{type_in_words(origin)}[{', '.join(map(type_in_words, parts))}]"
     plain = {types.NoneType: "None", Ellipsis: "..."}
-    return plain.get(hint) or getattr(hint, "__name__", str(hint))
+    return str(plain.get(hint) or getattr(hint, "__name__", hint))
 
 
 def unknown_key(name: str, known: Iterable[str], where: str) -> str:
