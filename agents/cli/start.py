@@ -130,7 +130,10 @@ def _app_of(name: str, known: "KnownAgent") -> typer.Typer:
         app.command(name, help="(cannot be loaded)")(broken)
         return app
     # The docstring's first paragraph; what comes after it is for those who read the code.
-    app.command(name, help=about.split("\n\n")[0].replace("\n", " ").replace("[", r"\["))(_command(name, fields))
+    lines = examples(f"agent start {name}", f"agent start {name} --server amqp://USER:PASSWORD@HOST/")
+    app.command(name, epilog=lines, help=about.split("\n\n")[0].replace("\n", " ").replace("[", r"\["))(
+        _command(name, fields)
+    )
     return app
 
 

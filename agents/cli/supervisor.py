@@ -75,6 +75,8 @@ class Supervised:
                     logger.warning("%s ended; it is started again in %g s", self.name, delay_s)
             self.state = "failed"
             self._settled.set()
+            if self._stopping.is_set():
+                return
             await self._pause(delay_s)
             delay_s = min(delay_s * 2, HIGHEST_RESTART_S)
             self.restarts += 1
