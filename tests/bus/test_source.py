@@ -25,6 +25,7 @@ from bus.source import Source
 from bus.synchronous import SynchronousSource
 from bus.timestamp import Timedelta, Timestamp
 from bus.transport.memory_broker import broker_named
+from tests.bus.transport.relay import Relay
 from tests.services.wiretap import Wiretap, wiretap
 
 S = 1_000_000_000
@@ -309,6 +310,22 @@ async def test_a_lost_connection_in_mid_publish_loses_and_reorders_nothing(manag
         await tap.until(lambda tap: len(set(tap.points["lab.voltage"])) == 400)
     seen = dict.fromkeys(time for time, _ in tap.points["lab.voltage"])
     assert list(seen) == [NOW + second * S for second in range(400)]
+
+
+async def test_over_rabbitmq_a_network_that_is_cut_again_and_again_loses_and_reorders_nothing(amqp_url):
+    async with Relay(amqp_url) as relay, Manager("manager", amqp_url), wiretap(amqp_url) as tap:
+        async with Lab("source-lab", relay.url) as source:
+            for second in range(3000):
+                await source.send("lab.voltage", at(second), float(second))
+                if second % 3 == 0:
+                    await asyncio.sleep(0.0005)
+                if second % 1000 == 500:
+                    relay.cut()
+            await source.drain()
+            await tap.until(lambda tap: len(set(tap.points["lab.voltage"])) == 3000)
+        assert relay.accepted > 2  # it did reconnect
+    seen = dict.fromkeys(tap.points["lab.voltage"])
+    assert list(seen) == [(NOW + second * S, float(second)) for second in range(3000)]
 
 
 async def test_metrics_are_declared_again_after_a_reconnect(memory_url):
