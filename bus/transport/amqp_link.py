@@ -346,7 +346,6 @@ class Link:
         name = f"{self._address.url.query.get('name', 'hostbus')}: {self._purpose}"
         url = self._address.url.update_query(name=name)
         connection = Connection(url, transport_factory=wire, client_properties={"product": "hostbus"})
-        timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, wire.abort)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()
@@ -355,7 +354,6 @@ class Link:
             await _let_end(connection)
             raise
         finally:
-            timer.cancel()
             self._connecting = None
         return Session(self._address, connection, wire)
 

@@ -3,29 +3,29 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.services.rabbitmq import _free_ports
-
 
 class Relay:
-    """Passes bytes between a port of its own and the server of `url`. Made closed: `open` it.
+    """Passes bytes between a port of its own and the broker at a URL.
 
-    tls: what it shows to clients, if it speaks TLS with them; the server behind it gets plain bytes.
+    tls: it speaks TLS with its clients; the broker behind it gets plain bytes. refusing: connections are
+    refused until `open`.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, refusing: bool = False) -> None:
         parts = urlsplit(url)
-        assert parts.hostname
-        self._server = (parts.hostname, parts.port or 5672)
+        self._broker = (parts.hostname, parts.port or 5672)
         self._tls = tls
-        (self.port,) = _free_ports(1)
-        login, at, _ = parts.netloc.rpartition("@")
-        self.url = urlunsplit(
-            ("amqps" if tls else "amqp", f"{login}{at}localhost:{self.port}", parts.path, parts.query, "")
-        )
+        self._refusing = refusing
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        login = parts.netloc.rpartition("@")[0]
+        netloc = f"{login}@localhost:{self._socket.getsockname()[1]}"
+        self.url = urlunsplit(("amqps" if tls else "amqp", netloc, parts.path, parts.query, ""))
         self.accepted = 0
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -34,7 +34,8 @@ class Relay:
         self._passing.set()
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        if not self._refusing:
+            await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -42,48 +43,49 @@ class Relay:
 
     async def open(self) -> None:
         """Listen."""
-        self._listener = await asyncio.start_server(self._accept, "localhost", self.port, ssl=self._tls)
+        self._listener = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._tls)
 
     async def close(self) -> None:
         """Listen no more, and cut every connection."""
         if self._listener is not None:
             self._listener.close()
+        self._socket.close()
         self.thaw()
-        for writer in self._writers:
-            writer.transport.abort()
+        self.cut()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def cut(self) -> None:
+        """Cut every connection; new ones are accepted."""
+        for writer in self._writers:
+            writer.transport.abort()
+
     def freeze(self) -> None:
-        """From now on no byte gets through, either way; connections stay and new ones are accepted."""
+        """From now on no byte gets through, either way. Connections stay, and new ones are accepted."""
         self._passing.clear()
 
     def thaw(self) -> None:
-        """Bytes get through again, those that were held too."""
+        """Bytes get through again, also those that were held."""
         self._passing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         task = asyncio.current_task()
-        assert task
+        assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            await self._passing.wait()
-            server_reader, server_writer = await asyncio.open_connection(*self._server)
-            self._writers.add(server_writer)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, server_writer))
-                both.create_task(self._pass(server_reader, writer))
-        except* OSError:
-            pass
+            with contextlib.suppress(OSError):
+                await self._passing.wait()
+                from_broker, to_broker = await asyncio.open_connection(*self._broker)
+                self._writers.add(to_broker)
+                await asyncio.gather(self._pass(reader, to_broker), self._pass(from_broker, writer))
         finally:
-            for one in (writer, server_writer) if "server_writer" in locals() else (writer,):
-                one.transport.abort()
-                self._writers.discard(one)
+            writer.transport.abort()
             self._tasks.discard(task)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass bytes on until one side ends, then cut the other."""
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._passing.wait()
