@@ -3,7 +3,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import repeat
 from typing import Unpack
 
 from bus.agent import AgentOptions
@@ -54,6 +55,7 @@ class Subscriber(Sink):
         if self._expires_s <= 0:
             raise ValueError(f"expires must be more than 0 s, not {expires}")
         self._chunks: deque[Chunk] = deque()
+        self._points: Iterator[tuple[str, Timestamp, float]] = iter(())
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._leaving = False
@@ -99,7 +101,10 @@ class Subscriber(Sink):
                 arrival.cancel()
 
     async def __aiter__(self) -> AsyncIterator[tuple[str, Timestamp, float]]:
-        """Point by point: ``(metric, time, value)``."""
+        """Point by point: ``(metric, time, value)``. Who leaves the loop and comes back gets the next point."""
+        for point in self._points:
+            yield point
         async for chunk in self.chunks():
-            for time, value in chunk.points():
-                yield chunk.metric, time, value
+            self._points = zip(repeat(chunk.metric), map(Timestamp, chunk.times), chunk.values, strict=False)
+            for point in self._points:
+                yield point
