@@ -102,17 +102,22 @@ def _plain(value: Any) -> str:
 def version(output: Output = Format.pretty, verbose: Verbose = False) -> None:
     """Show the version of hostbus, and of what it runs on."""
     import platform
+    import re
+    from importlib.metadata import requires
     from importlib.metadata import version as version_of
 
     from agents.cli.output import print_json, print_line
 
+    required = [line for line in requires("hostbus") or () if "extra ==" not in line]
+    libraries = sorted(re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in required)
     about = {
         "hostbus": version_of("hostbus"),
         "python": platform.python_version(),
-        **{name: version_of(name) for name in ("aio-pika", "msgpack", "msgspec", "psutil")},
         "system": f"{platform.system()} {platform.release()}",
+        **{name: version_of(name) for name in libraries},
     }
     if output is Format.json:
         print_json(about)
     else:
-        print_line("  ".join(f"{name} {number}" for name, number in about.items()))
+        for name, number in about.items():
+            print_line(f"{name:<10} {number}")
