@@ -31,6 +31,7 @@ LOWEST_RETRY_S = 1.0
 HIGHEST_RETRY_S = 30.0
 HIGHEST_LOCKED_RETRY_S = 4.0
 """A queue that our own dead connection still locks is free as soon as the broker notices: ask often."""
+END_TIMEOUT_S = 10.0
 STEADY_S = 30.0
 """A consumer that lived so long begins with short waits again."""
 
@@ -137,7 +138,7 @@ class AmqpConsumer:
         finally:
             self._generation += 1
             self._outstanding.clear()
-            with suppress(Refused, NotConnected), session.asking(f"the end of {self._name}"):
+            with suppress(Refused, NotConnected), session.asking(f"the end of {self._name}", END_TIMEOUT_S):
                 await self._settle(channel)
                 await channel.close()
             self._to_settle.clear()

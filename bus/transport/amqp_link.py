@@ -167,14 +167,14 @@ class Session:
         return cast("Channel", channel)
 
     @contextmanager
-    def asking(self, what: str) -> Iterator[None]:
+    def asking(self, what: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Iterator[None]:
         """Around questions to the broker. Raises Refused for its no, NotConnected if the connection is lost.
 
-        A broker that gives no answer at all for 30 s loses the connection.
+        A broker that gives no answer at all within `timeout_s` loses the connection.
         """
         task = asyncio.current_task()
         cancels = task.cancelling() if task else 0
-        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, self.abort, f"no answer about {what}")
+        timer = asyncio.get_running_loop().call_later(timeout_s, self.abort, f"no answer about {what}")
         try:
             yield
         except asyncio.CancelledError:
