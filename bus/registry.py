@@ -6,8 +6,9 @@ All of it is held in memory too, for reading; a change is in the file before it 
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,16 +80,21 @@ class Registry:
         """Open or create the file; ``:memory:`` keeps nothing. Raises StorageError if it cannot be used."""
         import aiosqlite
 
-        try:
-            async with aiosqlite.connect(path, isolation_level=None) as connection:
+        async with AsyncExitStack() as resources:
+            try:
+                if path != ":memory:":
+                    # For its owner alone, as are the files that SQLite puts beside it: configurations hold passwords.
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                connection = await resources.enter_async_context(aiosqlite.connect(path, isolation_level=None))
                 registry = cls(connection, path)
                 await registry._prepare()
                 await registry._load()
-                yield registry
-        except aiosqlite.Error as error:
-            raise StorageError(
-                f"cannot use the store {path}: {error}; is its folder there and writable? --store names another file"
-            ) from error
+            except (aiosqlite.Error, OSError) as error:
+                raise StorageError(
+                    f"cannot use the store {path}: {getattr(error, 'strerror', None) or error}; "
+                    "is its folder there and writable? --store names another file"
+                ) from error
+            yield registry
 
     async def _number(self, query: str) -> int:
         async with self._connection.execute(query) as cursor:

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""The manager's store: what it keeps, and which files it refuses."""
+
+import asyncio
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from bus.errors import StorageError
+from bus.registry import SCHEMA_VERSION, MetricEntry, Registry
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "manager.db")
+
+
+async def test_everything_survives_a_restart(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await registry.declare("source-a", {"web1.a": {"unit": "V", "nested": {"x": [1, None]}}, "web1.b": {}})
+        await registry.declare("source-b", {"web1.b": {"unit": "°C"}})
+        first = await registry.set_config("sink-a", {"rate": 1}, "tool")
+        second = await registry.set_config("sink-a", {"rate": 2.5, "text": "ü"}, "person")
+        await registry.add_sink("sink-a")
+        await registry.add_historic(["web1.a", "web9.later"])
+    async with Registry.open(path) as registry:
+        assert registry.metrics == {
+            "web1.a": MetricEntry(owner="source-a", metadata={"unit": "V", "nested": {"x": [1, None]}}),
+            "web1.b": MetricEntry(owner="source-b", metadata={"unit": "°C"}),
+        }
+        assert registry.configs == {"sink-a": [first, second]}
+        assert [version.version for version in registry.configs["sink-a"]] == [1, 2]
+        assert registry.config("sink-a") == {"rate": 2.5, "text": "ü"}
+        assert registry.sinks == {"sink-a"}
+        assert registry.historic == {"web1.a", "web9.later"}
+
+
+async def test_what_was_never_set_is_empty(path: str) -> None:
+    async with Registry.open(path) as registry:
+        assert registry.config("sink-a") == {}
+        assert registry.metadata("web1.a") == {}
+
+
+async def test_a_metric_that_is_declared_again_stays_historic(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await registry.add_historic(["web1.a"])
+        await registry.declare("source-a", {"web1.a": {"unit": "V"}})
+        assert registry.metadata("web1.a") == {"unit": "V", "historic": True}
+        await registry.declare("source-a", {"web1.a": {"unit": "A"}})
+        assert registry.metadata("web1.a") == {"unit": "A", "historic": True}
+
+
+async def test_in_memory_nothing_is_kept() -> None:
+    for _ in range(2):
+        async with Registry.open(":memory:") as registry:
+            assert registry.metrics == {}
+            await registry.declare("source-a", {"web1.a": {}})
+
+
+async def test_writes_of_many_tasks_at_once_do_not_mix(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await asyncio.gather(
+            *(registry.declare(f"source-{number}", {f"web{number}.a": {}}) for number in range(50)),
+            *(registry.set_config("sink-a", {"number": number}, "tool") for number in range(50)),
+        )
+    async with Registry.open(path) as registry:
+        assert len(registry.metrics) == 50
+        assert [version.version for version in registry.configs["sink-a"]] == list(range(1, 51))
+
+
+async def test_a_write_that_fails_changes_nothing_and_says_so(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await registry.set_config("sink-a", {"rate": 1}, "tool")
+        await registry.declare("source-a", {"web1.a": {"unit": "V"}})
+        await registry._connection.execute_fetchall("PRAGMA query_only = ON")
+        for attempt in (
+            registry.set_config("sink-a", {"rate": 2}, "tool"),
+            registry.declare("source-b", {"web1.a": {}, "web1.b": {}}),
+            registry.add_sink("sink-a"),
+            registry.add_historic(["web1.a"]),
+        ):
+            with pytest.raises(StorageError, match=r"cannot write the store .*manager\.db: .*; nothing was changed"):
+                await attempt
+        assert registry.config("sink-a") == {"rate": 1}
+        assert registry.metrics == {"web1.a": MetricEntry(owner="source-a", metadata={"unit": "V"})}
+        assert (registry.sinks, registry.historic) == (set(), set())
+        await registry._connection.execute_fetchall("PRAGMA query_only = OFF")
+        assert (await registry.set_config("sink-a", {"rate": 3}, "tool")).version == 2
+
+
+async def test_the_file_is_in_wal_mode_with_a_schema_version(path: str) -> None:
+    async with Registry.open(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+
+
+# -- files that are refused --------------------------------------------------------------------------------
+
+
+async def refusal(path: str) -> str:
+    with pytest.raises(StorageError) as refused:
+        async with Registry.open(path):
+            pytest.fail("it must not open")
+    text = str(refused.value)
+    assert path in text
+    assert "--store" in text
+    return text
+
+
+async def test_a_store_from_a_newer_schema_is_refused_and_left_alone(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await registry.declare("source-a", {"web1.a": {}})
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    before = Path(path).read_bytes()
+    assert f"newer hostbus (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION})" in await refusal(path)
+    assert Path(path).read_bytes() == before
+
+
+async def test_a_sqlite_file_of_another_program_is_refused_and_left_alone(path: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    before = Path(path).read_bytes()
+    assert "SQLite file of another program" in await refusal(path)
+    assert Path(path).read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: str) -> None:
+    Path(path).write_text("my notes, which are precious. " * 100)
+    assert "not a database" in await refusal(path)
+    assert Path(path).read_text().startswith("my notes")
+
+
+async def test_a_path_without_its_folder_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "is its folder there and writable?" in await refusal(str(tmp_path / "missing" / "manager.db"))
+    assert "Is a directory" in await refusal(str(tmp_path))
+
+
+async def test_the_store_is_readable_by_its_owner_alone(path: str) -> None:
+    # Configurations may hold passwords.
+    async with Registry.open(path) as registry:
+        await registry.set_config("sink-a", {"password": "x"}, "tool")
+        for file in Path(path).parent.iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+
+
+async def test_an_error_of_whoever_uses_the_store_is_not_the_stores(path: str) -> None:
+    with pytest.raises(ConnectionError, match="the network"):
+        async with Registry.open(path):
+            raise ConnectionError("the network")
