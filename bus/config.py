@@ -38,7 +38,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         try:
             return msgspec.convert(dict(values), cls, strict=strict)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{where}: {_in_words(error)}") from None
+            raise ConfigError(f"{where}: {error_in_words(error)}") from None
 
     @classmethod
     def problems(cls, values: Mapping[str, Any], *, where: str = "configuration", strict: bool = True) -> list[str]:
@@ -52,7 +52,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             try:
                 msgspec.convert(value, types[name], strict=strict)
             except msgspec.ValidationError as error:
-                found.append(f"{where}: {_in_words(error, name)}")
+                found.append(f"{where}: {error_in_words(error, name)}")
         if not found:
             try:
                 cls.load(values, where=where, strict=strict)
@@ -127,7 +127,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
-def _in_words(error: msgspec.ValidationError, field: str = "") -> str:
+def error_in_words(error: msgspec.ValidationError, field: str = "") -> str:
     """msgspec's message, with the path of the field in front: ``period: expected `float`, got `str```."""
     text, _, path = str(error).partition(" - at `$")
     text = text[:1].lower() + text[1:]

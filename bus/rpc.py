@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from bus.config import nearest
+from bus.config import error_in_words, nearest
 from bus.errors import HostbusError, PublishFailed, RpcError, RpcTimeout
 from bus.transport.base import DEFAULT_EXCHANGE, Consumer, Delivery, Message, Transport
 
@@ -147,13 +147,11 @@ def _checked(handler: Handler, function: str, arguments: Mapping[str, Any], from
     try:
         checked = msgspec.convert(known, wanted.struct)
     except msgspec.ValidationError as error:
-        raise RpcError(f"{function}: {_in_words(error)}") from None
+        raise RpcError(
+            f"{function}: {error_in_words(error).replace('object missing required field', 'missing argument')}"
+        ) from None
     keywords = {**others, **{field: getattr(checked, field) for field in wanted.struct.__struct_fields__}}
     return {**keywords, "from_token": from_token} if wanted.wants_token else keywords
-
-
-def _in_words(error: msgspec.ValidationError) -> str:
-    return str(error).replace("Object missing required field", "missing argument").replace("$.", "")
 
 
 def _error_body(text: str) -> bytes:
