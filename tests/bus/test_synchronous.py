@@ -483,7 +483,7 @@ async def test_at_the_end_without_stop_a_broker_that_is_not_there_hangs_nothing(
         program.go_on()
         code, stderr = await program.end()
     assert code == 0
-    assert "the program ended without stop(), and its last points were not confirmed" in stderr
+    assert "the program ended without stop(), and its last points were not confirmed: not within 2 s" in stderr
     assert "Traceback" not in stderr
 
 
@@ -511,7 +511,8 @@ async def test_points_sent_while_the_broker_is_away_arrive_when_it_is_back(amqp_
         program.go_on()
         code, _ = await program.end()
     assert code == 0
-    assert [time for time, _ in amqp_tap.points["lab.voltage"]] == [NOW, NOW + S]
+    # The first may come twice, if the network was cut before its confirm.
+    assert list(dict.fromkeys(time for time, _ in amqp_tap.points["lab.voltage"])) == [NOW, NOW + S]
 
 
 async def test_many_sources_are_flushed_together_at_the_end(memory_url):
