@@ -180,10 +180,18 @@ class Agent(RpcDispatcher):
         _inside.set(_inside.get() | {self})
         try:
             await work
+        except asyncio.CancelledError:
+            if self._ending or (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Nobody cancelled us: something within did, and a task group would take that for a normal end.
+            self._fail(RuntimeError(f"a task of {self.token} ended by a cancellation from within"))
         except Exception as error:  # noqa: BLE001  # kept, not swallowed: `stopped` raises it after the wind-down
-            if self._failure is None:
-                self._failure = error
-            self._stopping.set()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._stopping.set()
 
     async def _live(self) -> None:
         """The whole life; the one task that owns all others."""

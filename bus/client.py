@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from bus.agent import TEARDOWN_S, Agent, AgentOptions
 from bus.config import AgentConfig
-from bus.errors import ConfigError, NotConnected, PublishFailed, Refused, RpcError, RpcTimeout
+from bus.errors import ConfigError, NotConnected, PublishFailed, Refused, RpcTimeout
 from bus.rpc import DEFAULT_TIMEOUT_S, Json, RpcLink, rpc_handler
 from bus.timestamp import Timestamp
 from bus.transport import connect
@@ -222,8 +222,6 @@ class Client(Agent):
         while True:
             try:
                 answer = await ask()
-            except RpcError:
-                raise
             except (NotConnected, RpcTimeout, PublishFailed) as error:
                 if waiting_since is None:
                     waiting_since = clock()
@@ -256,7 +254,7 @@ class Client(Agent):
                 "put its configuration in force",
                 lambda: self.rpc_dispatch("config", config, from_token="manager"),  # noqa: S106  # an agent's name
             )
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, ValueError, KeyError) as error:
             logger.error("%s refused the configuration that the manager holds for it: %s", self.token, error)  # noqa: TRY400
 
     async def _data_transport(self, address: str) -> Transport:

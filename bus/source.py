@@ -16,7 +16,7 @@ from bus.buffers import Buffers
 from bus.chunk import ChunkBuffer
 from bus.client import Client
 from bus.encoder import Column, Encoder, FrameEncoder, MetricqEncoder
-from bus.errors import PublishFailed
+from bus.errors import PublishFailed, RpcError
 from bus.frame import decode_frame
 from bus.names import check_metric
 from bus.outbox import DEFAULT_LIMIT_POINTS, Outbox, Sender
@@ -33,6 +33,8 @@ TASK_END_S = 2.0
 
 CANCEL_S = 0.5
 """How long `task()` has to clean up when it is cancelled."""
+
+REFUSED_S = 30.0
 
 YIELD_EVERY_POINTS = 1000
 """`send` in a loop of its own lets other tasks run after so many points."""
@@ -282,19 +284,30 @@ class Source(Client, ABC):
             self._task_ended.set()
 
     async def _keep_registered(self) -> None:
-        """Register after every connection: the manager or the broker may have lost what it knew."""
+        """Register after every connection: the manager or the broker may have lost what it knew.
+
+        Raises RpcError if the manager refuses the first time. Later, points go on while it is asked again.
+        """
         seen = 0
         while True:
             seen = await self.transport.connected(seen)
-            reply = await self._register("source.register")
-            if not self._registered.is_set():
-                await self._open_data(reply)
-            await self._accept_config(reply)
-            if self._declared:
-                await self._persist(
-                    "declare metrics", lambda: self.rpc("source.declare_metrics", metrics=self._declared)
-                )
-            self._registered.set()
+            try:
+                await self._join()
+            except RpcError as error:
+                if not self._registered.is_set():
+                    raise
+                logger.error("%s: refused on its return, asking again in %g s: %s", self.token, REFUSED_S, error)  # noqa: TRY400
+                await asyncio.sleep(REFUSED_S)
+                seen = 0
+
+    async def _join(self) -> None:
+        reply = await self._register("source.register")
+        if not self._registered.is_set():
+            await self._open_data(reply)
+        await self._accept_config(reply)
+        if self._declared:
+            await self._persist("declare metrics", lambda: self.rpc("source.declare_metrics", metrics=self._declared))
+        self._registered.set()
 
     async def _open_data(self, reply: Json) -> None:
         """Publish where, and in the way that, the manager says; what was sent before that is made anew."""

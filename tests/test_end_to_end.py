@@ -70,6 +70,12 @@ class Agents:
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def answers(self, *command: str) -> bool:
+        """Run to the end; whether it succeeded."""
+        return (
+            subprocess.run(command, env=self._environment, capture_output=True, timeout=60, check=False).returncode == 0
+        )
+
     def stop(self, name: str) -> None:
         """End by SIGTERM; it must end in order, within 10 s."""
         process = self._running.pop(name)
@@ -203,6 +209,6 @@ def test_a_restart_of_the_broker_leaves_no_hole_and_no_double(rabbitmq: object, 
     times = [when for when, _ in rows(archive, "host1.cpu.usage")]
     assert times[0] < restarted
     assert [after - before for before, after in itertools.pairwise(times)] == [NS] * (len(times) - 1)
-    # The management side has recovered too.
-    agents.run(AGENT, "config", "get", "source-cpu-host1")
+    # The management side recovers too; each agent tries again at a moment of its own, at most 30 s apart.
+    until(lambda: agents.answers(AGENT, "config", "get", "source-cpu-host1"), "the manager answers again")
     agents.stop("manager")
