@@ -211,6 +211,17 @@ async def test_what_a_cancelled_consumer_held_goes_back_in_order(lab: Lab) -> No
     assert [delivery.redelivered for delivery in deliveries] == [True, True, True, False]
 
 
+async def test_what_several_consumers_held_goes_back_in_order(lab: Lab) -> None:
+    transport = await lab.transport()
+    queue, _ = await lab.queue(transport)
+    await send(transport, queue, b"1", b"2", b"3", b"4")
+    holders = [await listen(transport, queue, prefetch=1) for _ in range(3)]
+    assert [await inbox.bodies(1) for inbox, _ in holders] == [[b"1"], [b"2"], [b"3"]]
+    for index in (0, 2, 1):
+        await holders[index][1].cancel()
+    assert await drain(transport, queue) == [b"1", b"2", b"3", b"4"]
+
+
 async def test_after_cancelling_nothing_more_is_delivered(lab: Lab) -> None:
     transport = await lab.transport()
     queue, _ = await lab.queue(transport)

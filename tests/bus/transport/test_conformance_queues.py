@@ -3,7 +3,7 @@
 
 import pytest
 
-from bus.errors import Refused
+from bus.errors import PublishFailed, Refused
 from bus.transport import Binding, Exchange, Message, Queue, Transport
 from tests.bus.transport.lab import Inbox, Lab, drain, eventually, exists, listen, refused, send
 
@@ -161,6 +161,16 @@ async def test_a_deleted_queue_is_gone_with_what_was_in_it(lab: Lab) -> None:
     await transport.declare_queue(queue)
     assert await drain(transport, queue.name) == []
     await transport.delete_queue(queue.name)
+
+
+async def test_no_exchange_routes_to_a_deleted_queue(lab: Lab) -> None:
+    transport = await lab.transport()
+    queue, exchange = await lab.queue(transport, None, "#")
+    message = Message(body=b"x", exchange=exchange.name, routing_key="a", mandatory=True)
+    await transport.publish(message)
+    await transport.delete_queue(queue)
+    with pytest.raises(PublishFailed):
+        await transport.publish(message)
 
 
 async def test_a_deleted_queue_is_bound_to_nothing_when_it_is_declared_again(lab: Lab) -> None:

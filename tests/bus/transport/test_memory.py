@@ -182,6 +182,19 @@ async def test_a_loop_of_publishes_lets_the_consumers_run(memory_url: str) -> No
     await transport.aclose()
 
 
+async def test_a_consumer_cancelled_with_a_delivery_on_its_way_does_not_stop_the_others(memory_url: str) -> None:
+    transport = await opened(memory_url)
+    cancelled, consumer = await listen(transport, Queue(name="one"))
+    inbox, _ = await listen(transport, Queue(name="two"))
+    for queue in ("one", "two"):  # past the transport, which would let the loop turn
+        transport.broker.publish(Message(body=b"x", routing_key=queue))
+    await consumer.cancel()
+    assert await inbox.bodies(1) == [b"x"]
+    assert cancelled.waiting.empty()
+    assert await drain(transport, "one") == [b"x"]
+    await transport.aclose()
+
+
 async def test_a_refusal_names_what_differs(memory_url: str) -> None:
     transport = await opened(memory_url)
     await transport.declare_queue(Queue(name="q", max_bytes=5))
