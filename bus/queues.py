@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The exchanges for data and the queues of sinks: declared by the manager, never by the sinks themselves."""
 
+import asyncio
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from itertools import chain, repeat
 
 from bus.errors import Refused, RpcError
 from bus.names import binding_keys, check_pattern
@@ -26,6 +28,7 @@ _DURABLE = re.compile(r"[A-Za-z0-9_.-]{1,200}-data")
 _LIVE = re.compile(r"[A-Za-z0-9_.-]{1,200}-live-[0-9a-f]{32}")
 
 MAX_REMEMBERED = 10_000
+AT_ONCE = 32
 
 
 def durable_name(token: str) -> str:
@@ -61,10 +64,7 @@ class DataQueues:
         """
         keys = _keys(patterns)
         await self._declare(name, expires_s)
-        for key in keys:
-            await self._transport.bind(name, FRAMES.name, key)
-        for pattern in patterns:
-            await self._transport.bind(name, CHUNKS.name, pattern)
+        await self._for_each(self._transport.bind, name, keys, patterns)
         if len(self._patterns) >= MAX_REMEMBERED:
             self._patterns.pop(next(iter(self._patterns)))
         self._patterns.setdefault(name, set()).update(patterns)
@@ -91,10 +91,28 @@ class DataQueues:
         gone = _keys(patterns)
         remaining = self._patterns.get(name, set())
         remaining.difference_update(patterns)
-        for key in gone - _keys(remaining):
-            await self._transport.unbind(name, FRAMES.name, key)
-        for pattern in patterns:
-            await self._transport.unbind(name, CHUNKS.name, pattern)
+        await self._for_each(self._transport.unbind, name, gone - _keys(remaining), patterns)
+
+    async def _for_each(
+        self,
+        change: Callable[[str, str, str], Awaitable[None]],
+        name: str,
+        frame_keys: Collection[str],
+        chunk_keys: Collection[str],
+    ) -> None:
+        """Bind or unbind a queue, several keys at a time: each takes some round trips to the broker."""
+        remaining = chain(zip(repeat(FRAMES.name), frame_keys), zip(repeat(CHUNKS.name), chunk_keys))
+
+        async def work_off() -> None:
+            for exchange, key in remaining:
+                await change(name, exchange, key)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(AT_ONCE, len(frame_keys) + len(chunk_keys))):
+                    group.create_task(work_off(), name=f"bindings of {name}, {number}")
+        except ExceptionGroup as group_of_errors:
+            raise group_of_errors.exceptions[0] from None
 
     async def send_end(self, name: str, app_id: str) -> None:
         """Put a message of type ``end`` into the queue: nothing comes after it."""
