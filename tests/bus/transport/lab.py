@@ -6,6 +6,7 @@ capability says so by name.
 """
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ import pytest
 from bus.errors import PublishFailed, Refused
 from bus.transport import Binding, Consumer, Consumption, Delivery, Exchange, Message, Queue, Transport, connect
 from bus.transport.memory import MemoryTransport
-from tests.services.rabbitmq import RabbitMq
+from tests.services.rabbitmq import ForeignServer, RabbitMq
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come."""
@@ -37,6 +38,8 @@ class Place(Protocol):
 
     capabilities: Capabilities
     url: str
+    is_ours: bool
+    """Nobody minds what tests leave behind, for it vanishes with the broker or the virtual host."""
 
     async def sever(self, transport: Transport) -> None:
         """Begin to break the transport's connections."""
@@ -52,6 +55,8 @@ class MemoryPlace:
     """A broker in this process."""
 
     capabilities = Capabilities(at_once=True)
+
+    is_ours = True
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -76,6 +81,7 @@ class AmqpPlace:
     def __init__(self, url: str, server: RabbitMq) -> None:
         self.url = url
         self._server = server
+        self.is_ours = not isinstance(server, ForeignServer)
 
     async def sever(self, transport: Transport) -> None:
         await self._do(self._server.close_connections)
@@ -124,11 +130,14 @@ class Lab:
         self.capabilities = place.capabilities
         self._transports: list[Transport] = []
         self._numbers = itertools.count(1)
+        self._names: list[str] = []
         self._id = uuid.uuid4().hex[:8]
 
     def name(self, stem: str) -> str:
         """A name that no other test uses: the broker may be one that outlives the tests."""
-        return f"{stem}-{self._id}-{next(self._numbers)}"
+        name = f"{stem}-{self._id}-{next(self._numbers)}"
+        self._names.append(name)
+        return name
 
     def unopened(self) -> Transport:
         """A transport that is closed after the test, but not opened."""
@@ -162,9 +171,16 @@ class Lab:
             return await transport.connected(seen)
 
     async def aclose(self) -> None:
-        """Close all."""
+        """Close all, and leave no queue on a broker that is not ours."""
         for transport in self._transports:
             await transport.aclose()
+        if self.place.is_ours or not self._names:
+            return
+        broom = await self.transport()
+        for name in self._names:
+            with contextlib.suppress(Refused):  # an exclusive queue, which is just going by itself
+                await broom.delete_queue(name)
+        await broom.aclose()
 
 
 async def send(transport: Transport, queue: str, *bodies: bytes, expiration_s: float | None = None) -> None:
