@@ -19,9 +19,11 @@ from bus.config import AgentConfig
 from bus.errors import ConfigError, NotConnected
 from bus.manager import Manager
 from bus.rpc import Json, rpc_handler
+from bus.sink import DurableSink
 from bus.transport import Consumption, Delivery, Queue
 from bus.transport.memory import MemoryTransport
 from tests.bus.support import HandSource, transport_at, until
+from tests.bus.transport.relay import Relay
 
 
 class Recorder(Agent):
@@ -307,8 +309,18 @@ async def test_a_wind_down_that_hangs_is_cut_off(
     assert "recorder could not close its resources within 0.05 s" in caplog.text
 
 
-def test_all_steps_together_fit_into_ten_seconds() -> None:
-    assert agent_module.WIND_DOWN_S + agent_module.TEARDOWN_S <= 8
+async def test_agents_whose_network_fell_silent_end_within_ten_seconds(
+    amqp_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Relay(amqp_url) as relay, Manager("manager", amqp_url):
+        source = HandSource("source-a", relay.url)
+        sink = DurableSink("sink-a", relay.url, metrics=["a.#"])
+        await asyncio.gather(source.connect(), sink.connect())
+        relay.freeze()
+        source.tick(0, {"a.x": 1.0})
+        async with asyncio.timeout(10):
+            await asyncio.gather(source.stop(), sink.stop())
+    assert "source-a: 1 points were not confirmed and are lost" in caplog.text
 
 
 async def test_a_shared_transport_is_left_open_and_its_consumers_end_with_the_agent(any_url: str) -> None:

@@ -21,6 +21,7 @@ from bus.metricq_wire import encode_data_chunk
 from bus.sink import DurableSink, Sink
 from bus.timestamp import Timedelta, Timestamp
 from bus.transport import Consumption, Message, Transport
+from bus.transport.memory import MemoryTransport
 from tests.bus.support import (
     START_NS,
     HandSource,
@@ -523,6 +524,45 @@ async def test_a_stream_over_several_lost_connections_has_no_hole(network: str) 
             await asyncio.sleep(0)
         await source.drain()
         await until(lambda: set(store.points) == set(a_points(range(60))))
+
+
+async def test_a_restart_of_the_broker_leaves_no_hole(any_url: str, request: pytest.FixtureRequest) -> None:
+    async with (
+        Manager("manager", any_url),
+        Store(any_url) as store,
+        Live(any_url) as live,
+        HandSource("source-web1", any_url, prefix="web1") as source,
+    ):
+        await live.subscribe(["web1.#"])
+        for index in range(30):
+            source.tick(index, {"web1.a": float(index)})
+            if index == 10:
+                await source.drain()
+                await until(lambda: len(store.points) == 11)
+                restart = asyncio.create_task(restart_broker(store.transport, request))
+            await asyncio.sleep(0.01)
+        await restart
+        await source.drain()
+        await until(lambda: set(store.points) == set(a_points(range(30))))
+        # The queue of a sink that comes and goes is there again, or a new one is.
+        seen = len(live.points)
+        index = 30
+        while len(live.points) == seen:
+            source.tick(index, {"web1.a": float(index)})
+            await asyncio.sleep(0.02)
+            index += 1
+
+
+async def restart_broker(transport: Transport, request: pytest.FixtureRequest) -> None:
+    if isinstance(transport, MemoryTransport):
+        transport.broker.stop()
+        await asyncio.sleep(0)
+        transport.broker.start()
+        return
+    try:
+        await asyncio.to_thread(request.getfixturevalue("rabbitmq").restart)
+    except NotImplementedError as error:
+        pytest.skip(str(error))
 
 
 async def test_a_live_sink_subscribes_again_when_the_broker_has_lost_its_queue(network: str) -> None:
