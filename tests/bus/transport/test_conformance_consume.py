@@ -28,7 +28,7 @@ async def test_deliveries_come_in_order(lab: Lab) -> None:
     await send(transport, queue, *bodies[:100])
     inbox, consumer = await listen(transport, queue, prefetch=7)
     sender = asyncio.create_task(send(transport, queue, *bodies[100:]))
-    found = []
+    found: list[bytes] = []
     while len(found) < 200:
         delivery = await inbox.next()
         found.append(delivery.message.body)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Every transport: what queues are, how long they live, and what they drop."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bus.errors import PublishFailed, Refused
@@ -36,13 +39,12 @@ async def test_declaring_again_with_the_same_arguments_keeps_the_messages(lab: L
     ],
     ids=lambda other: next(iter(other)),
 )
-async def test_declaring_with_other_arguments_is_refused(lab: Lab, other: dict[str, object]) -> None:
+async def test_declaring_with_other_arguments_is_refused(lab: Lab, other: dict[str, Any]) -> None:
     transport = await lab.transport()
-    same: dict[str, object] = {"durable": False, "exclusive": True, "message_ttl_s": 60, "max_bytes": 1000}
-    name = lab.name("queue")
-    await transport.declare_queue(Queue(name=name, **same))
-    assert name in await refused(406, transport.declare_queue(Queue(name=name, **(same | other))))
-    await send(transport, name, b"the first stays")
+    queue = Queue(name=lab.name("queue"), durable=False, exclusive=True, message_ttl_s=60, max_bytes=1000)
+    await transport.declare_queue(queue)
+    assert queue.name in await refused(406, transport.declare_queue(replace(queue, **other)))
+    await send(transport, queue.name, b"the first stays")
 
 
 async def test_an_exclusive_queue_is_never_durable_whatever_is_said(lab: Lab) -> None:
@@ -320,10 +322,10 @@ async def test_a_missing_dead_letter_exchange_is_as_none(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"durable": False}, {"exclusive": True}, {"auto_delete": True}], ids=lambda wrong: next(iter(wrong))
 )
-async def test_a_quorum_queue_is_durable_and_shared(lab: Lab, wrong: dict[str, bool]) -> None:
+async def test_a_quorum_queue_is_durable_and_shared(lab: Lab, wrong: dict[str, Any]) -> None:
     transport = await lab.transport()
-    name = lab.name("quorum")
-    await refused(406, transport.declare_queue(Queue(name=name, kind="quorum", **wrong)))
+    queue = Queue(name=lab.name("quorum"), kind="quorum")
+    await refused(406, transport.declare_queue(replace(queue, **wrong)))
 
 
 async def test_a_quorum_queue_keeps_its_order(lab: Lab) -> None:

@@ -161,7 +161,7 @@ async def test_a_broken_connection_takes_no_message_out_of_order(lab: Lab) -> No
     consumer.ack(first)
     await inbox.next()
     await lab.reconnected(transport)
-    found = []
+    found: list[bytes] = []
     while len(found) < 19:
         delivery = await inbox.next()
         if delivery.generation == first.generation:
