@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from bus.agent import TEARDOWN_S, Agent, AgentOptions
 from bus.config import AgentConfig
-from bus.errors import ConfigError, NotConnected, PublishFailed, Refused, RpcTimeout
+from bus.errors import ConfigError, NotConnected, PublishFailed, Refused, RpcError, RpcTimeout
 from bus.rpc import DEFAULT_TIMEOUT_S, Json, RpcLink, rpc_handler
 from bus.timestamp import Timestamp
 from bus.transport import connect
@@ -27,6 +27,7 @@ BROADCAST = Exchange(name="metricq.broadcast", kind="fanout")
 
 LOWEST_BACKOFF_S = 1.0
 HIGHEST_BACKOFF_S = 30.0
+MANAGER_ANSWER_S = 1.0
 REGISTER_TIMEOUT_S = 10.0
 
 
@@ -113,6 +114,16 @@ class Client(Agent):
         Raises RpcError with its words, RpcTimeout, PublishFailed if there is no agent with this token.
         """
         return await self._link.request(function, arguments, routing_key=f"{token}-rpc", timeout_s=timeout)
+
+    async def has_manager(self) -> bool:
+        """Whether a manager answers, within `MANAGER_ANSWER_S`."""
+        try:
+            await self.rpc("get_configs", timeout=MANAGER_ANSWER_S, selector=[])
+        except (NotConnected, RpcTimeout):
+            return False
+        except RpcError:
+            pass  # one that does not like the question is one, too
+        return True
 
     async def discover(
         self, window_s: float = 2.0, until: Callable[[Mapping[str, Json]], bool] | None = None

@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
 
+import msgspec
 from msgspec import Meta
 
 from bus.client import MANAGEMENT, Client
 from bus.config import AgentConfig
-from bus.errors import ConfigError, PublishFailed, RpcError, RpcTimeout
+from bus.errors import ConfigError, HostbusError, PublishFailed, RpcError, RpcTimeout
 from bus.names import check_metric, check_token, is_pattern, matches
 from bus.queues import CHUNKS, FRAMES, HISTORY, DataQueues, durable_name, live_name
 from bus.registry import Registry
 from bus.rpc import Json, rpc_handler
+from bus.state import make_state_folder, state_file
 from bus.transport.base import Binding, Queue, Transport
 
 logger = logging.getLogger(__name__)
@@ -38,12 +40,17 @@ Metrics = dict[str, Json] | list[str]
 """Metric names, with or without metadata."""
 
 
+def default_store() -> str:
+    """The store of this user's manager."""
+    return state_file("manager.db")
+
+
 class ManagerConfig(AgentConfig, frozen=True, kw_only=True):
     """The manager's configuration."""
 
-    store: Annotated[str, Meta(description="SQLite file for metrics and configurations; ':memory:' keeps nothing")] = (
-        ":memory:"
-    )
+    store: Annotated[
+        str, Meta(min_length=1, description="SQLite file for metrics and configurations; ':memory:' keeps nothing")
+    ] = msgspec.field(default_factory=default_store)
     wire: Annotated[
         Literal["frame", "metricq"],
         Meta(description="how sources of this network send: frames, or MetricQ's chunks for stock sinks"),
@@ -77,14 +84,21 @@ class Manager(Client):
     async def setup(self) -> None:
         """Open the store."""
         path = self.config.store
+        if path == default_store():
+            await asyncio.to_thread(make_state_folder, "--store")
         self._registry = await self.resources.enter_async_context(
             Registry.open(path if path == ":memory:" else os.path.expanduser(path))
         )
         await super().setup()
 
     async def start(self) -> None:
-        """Declare the exchanges, then answer requests."""
+        """Declare the exchanges, then answer requests. Raises HostbusError if another manager does so already."""
         await super().start()
+        if await self.has_manager():
+            raise HostbusError(
+                f"the broker at {self.transport.url} has a manager already, and two would answer in turns: "
+                "stop the other one, or start this one on another virtual host"
+            )
         await self._accept_config({"config": self._registry.config(self.token)})
         await self._queues.declare_exchanges()
         await self._serve(Queue(name="management"), [Binding(exchange=MANAGEMENT, key="#")])
@@ -169,11 +183,12 @@ class Manager(Client):
         data_queue: str | None = None,
         expires: Annotated[float, Meta(gt=0, le=MAX_EXPIRES_S)] | None = None,
         metadata: bool = True,
+        frames: bool = False,
     ) -> Json:
         if data_queue is None:
             is_durable = from_token in self._registry.sinks
             data_queue = durable_name(from_token) if is_durable else live_name(from_token)
-        await self._queues.subscribe(data_queue, metrics, expires)
+        await self._queues.subscribe(data_queue, metrics, expires, frames=frames)
         return {
             "dataServerAddress": self._data_server,
             "dataQueue": data_queue,
@@ -220,7 +235,7 @@ class Manager(Client):
 
     @rpc_handler("db.register")
     async def _register_db(self, from_token: str, **_others: Any) -> Json:
-        await self._queues.subscribe(durable_name(from_token), [])
+        await self._queues.subscribe(durable_name(from_token), [], frames=False)
         return {
             "dataServerAddress": self._data_server,
             "dataQueue": durable_name(from_token),
@@ -234,7 +249,7 @@ class Manager(Client):
         items = [{"name": item} if isinstance(item, str) else item for item in metrics]
         names = [_name_in(item, "name") for item in items]
         inputs = [_name_in(item, "input" if "input" in item else "name") for item in items]
-        await self._queues.subscribe(durable_name(from_token), inputs)
+        await self._queues.subscribe(durable_name(from_token), inputs, frames=False)
         history_queue = await self._queues.declare_history(from_token, "hreq")
         await self._queues.bind_history(history_queue, names)
         await self._registry.add_historic(names)

@@ -57,14 +57,17 @@ class DataQueues:
         await self._declare_queue(DEAD_QUEUE)
         await self._transport.bind(DEAD_QUEUE.name, DEAD.name, "#")
 
-    async def subscribe(self, name: str, patterns: Collection[str], expires_s: float | None = None) -> None:
-        """Make sure that the queue exists and gets all frames and chunks with metrics of `patterns`.
+    async def subscribe(
+        self, name: str, patterns: Collection[str], expires_s: float | None = None, *, frames: bool
+    ) -> None:
+        """Make sure that the queue exists and gets all chunks, and all `frames`, with metrics of `patterns`.
 
-        Raises RpcError for a queue that is no sink's, or what is not a pattern.
+        A stock MetricQ sink cannot read frames: it would requeue each of them for ever. Raises RpcError for a
+        queue that is no sink's, or what is not a pattern.
         """
         keys = _keys(patterns)
         await self._declare(name, expires_s)
-        await self._for_each(self._transport.bind, name, keys, patterns)
+        await self._for_each(self._transport.bind, name, keys if frames else (), patterns)
         if len(self._patterns) >= MAX_REMEMBERED:
             self._patterns.pop(next(iter(self._patterns)))
         self._patterns.setdefault(name, set()).update(patterns)

@@ -115,7 +115,7 @@ class Sink(Client, ABC):
             metrics: names and patterns, added to those subscribed before
             expires: seconds after which the broker drops the queue when nobody consumes from it
             metadata: whether the reply has metadata
-            others: further arguments of ``sink.subscribe``
+            others: further arguments of ``sink.subscribe``; ours, ``frames=True``, says that frames can be read
 
         Returns the manager's reply: `dataQueue`, and `metrics`, those known so far.
         """
@@ -130,7 +130,7 @@ class Sink(Client, ABC):
             new = [pattern for pattern in wanted if pattern not in self._selection.patterns]
             self._selection.update(new)
             try:
-                reply = await self.rpc("sink.subscribe", metrics=wanted, **arguments)
+                reply = await self.rpc("sink.subscribe", metrics=wanted, frames=True, **arguments)
             except BaseException:
                 self._selection.discard(new)
                 raise
@@ -181,7 +181,7 @@ class Sink(Client, ABC):
             await self._persist("subscribe again", self._subscribe_again)
 
     async def _subscribe_again(self) -> Json:
-        return await self.rpc("sink.subscribe", metrics=self._selection.patterns, **self._subscription)
+        return await self.rpc("sink.subscribe", metrics=self._selection.patterns, frames=True, **self._subscription)
 
     # -- deliveries ------------------------------------------------------------------------------------
 

@@ -3,9 +3,7 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -18,6 +16,7 @@ from bus.gaps import Gap
 from bus.names import check_pattern
 from bus.rpc import Json
 from bus.sink import DurableSink
+from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
 from sinks.archive import Archive, MissingFrames
 
@@ -32,9 +31,8 @@ REFRESH_S = 3600.0
 
 
 def default_path() -> str:
-    """The archive of this user, where the XDG base directory specification puts what programs keep."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return str((Path(state) if os.path.isabs(state) else Path.home() / ".local/state") / "hostbus" / "archive.db")
+    """The archive of this user."""
+    return state_file("archive.db")
 
 
 class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
@@ -93,7 +91,7 @@ class SqliteSink(DurableSink):
         """Open the archive. Raises StorageError, which says what would be right."""
         await super().setup()
         if self.config.path == default_path():
-            await asyncio.to_thread(_make_directory, Path(self.config.path).parent)
+            await asyncio.to_thread(make_state_folder, "--path")
         try:
             await self._open()
         except StorageBusy as error:
@@ -219,12 +217,3 @@ class SqliteSink(DurableSink):
             told = await self.get_metrics(selector=names[start : start + NAMES_PER_REQUEST])
             await archive.set_metadata(told)
         return bool(await archive.metrics_without_metadata())
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{path}, for the archive, cannot be made ({error.strerror}): choose another --path"
-        ) from error

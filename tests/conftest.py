@@ -5,11 +5,18 @@ import inspect
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.services.loop_watch import LoopWatch
 from tests.services.rabbitmq import NoRabbitMq, RabbitMq, rabbitmq_for_tests
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches what the user who runs it keeps."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="session")

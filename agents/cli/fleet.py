@@ -23,6 +23,7 @@ from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
 from agents.host import HostSource
 from agents.metric import MetricTable
 from bus.agent import Agent
+from bus.client import Client
 from bus.config import nearest
 from bus.errors import HostbusError
 from bus.sink import Sink
@@ -165,10 +166,19 @@ class Fleet:
 
     async def _start(self) -> None:
         """The manager, then the archive, then the families; without the first two there is nothing to go on with."""
-        await self._manager.start(needed=True)
+        if await self._has_manager():
+            logger.info("the broker at %s has a manager already, which is used", self._transport.url)
+        else:
+            await self._manager.start(needed=True)
         if self._archive_file is not None:
             await self._archive.start(needed=True)
         await asyncio.gather(*(family.runner.start() for family in self._families))
+
+    async def _has_manager(self) -> bool:
+        if self._transport.url.startswith("memory:"):
+            return False
+        async with Client("agent-up", self._transport, add_uuid=True) as client:
+            return await client.has_manager()
 
     async def _end(self) -> None:
         """Sources send what they hold, then the archive stores what was sent, then the manager goes."""

@@ -107,7 +107,8 @@ def send(
 
     async def publish() -> None:
         async with connection.broker(server, wait_s) as transport:
-            agent = OnePoint("agent-send", transport, add_uuid=True)
+            # The same name every time: the metric keeps its owner.
+            agent = OnePoint(f"agent-send-{name[:180]}", transport)
             await connection.begin(agent, wait_s)
             await agent.stopped()
 

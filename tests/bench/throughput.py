@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from bus.agent import event_loop_factory  # noqa: E402
 from bus.chunk import Chunk  # noqa: E402
-from bus.manager import Manager  # noqa: E402
+from bus.manager import Manager, ManagerConfig  # noqa: E402
 from bus.sink import DurableSink  # noqa: E402
 from bus.source import Source  # noqa: E402
 from bus.timestamp import Timestamp  # noqa: E402
@@ -218,7 +218,7 @@ def over_rabbitmq(url: str, points: int) -> None:
 async def in_memory(points: int) -> None:
     transport = connect("memory://bench")
     await transport.open()
-    async with Manager("manager", transport):
+    async with Manager("manager", transport, config=ManagerConfig(store=":memory:")):
         for chunk_size in CHUNK_SIZES:
             some = points if chunk_size > 1 else points // 4
             exact = max(some // len(METRICS) // chunk_size, 1) * chunk_size * len(METRICS)
@@ -258,7 +258,7 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.worker)
     elif arguments.manager:
-        Manager("manager", arguments.manager).run()
+        Manager("manager", arguments.manager, config=ManagerConfig(store=":memory:")).run()
     else:
         if arguments.only in (None, "archive"):
             against_executemany(min(arguments.points, 400_000))

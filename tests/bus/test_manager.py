@@ -14,7 +14,7 @@ from msgspec import Meta
 from bus import manager as manager_module
 from bus.client import Client
 from bus.config import AgentConfig
-from bus.errors import ConfigError, RpcError, StorageError
+from bus.errors import ConfigError, HostbusError, RpcError, StorageError
 from bus.manager import Manager, ManagerConfig
 from bus.rpc import Json
 from bus.sink import DurableSink
@@ -559,3 +559,12 @@ async def test_requests_that_came_while_the_manager_was_away_are_answered_by_the
         await until(lambda: bool(tool._link._waiting))
         async with Manager("manager", any_url):
             assert await asking == {}
+
+
+async def test_a_second_manager_on_a_broker_is_refused_until_the_first_is_gone(any_url: str) -> None:
+    async with transport_at(any_url) as transport:
+        async with Manager("manager", transport):
+            with pytest.raises(HostbusError, match="has a manager already"):
+                await Manager("another", transport).connect()
+        async with Manager("another", transport) as next_one:
+            assert await next_one.has_manager()

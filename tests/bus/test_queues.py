@@ -57,8 +57,8 @@ def test_the_exchanges_are_named_as_the_contract_says() -> None:
 
 async def test_declaring_again_is_no_error(queues: DataQueues) -> None:
     await queues.declare_exchanges()
-    await queues.subscribe("sink-data", ["web1.#"])
-    await queues.subscribe("sink-data", ["web1.#"])
+    await queues.subscribe("sink-data", ["web1.#"], frames=True)
+    await queues.subscribe("sink-data", ["web1.#"], frames=True)
 
 
 async def test_queues_that_are_there_with_other_arguments_are_good_enough(any_url: str) -> None:
@@ -68,7 +68,7 @@ async def test_queues_that_are_there_with_other_arguments_are_good_enough(any_ur
             await transport.declare_queue(Queue(name=name, max_bytes=1000))
         queues = DataQueues(transport)
         await queues.declare_exchanges()
-        await queues.subscribe("sink-data", ["web1.#"])
+        await queues.subscribe("sink-data", ["web1.#"], frames=True)
         assert await queues.declare_history("db", "hreq") == "db-hreq"
 
 
@@ -84,7 +84,7 @@ async def test_queues_that_are_there_with_other_arguments_are_good_enough(any_ur
 async def test_a_pattern_binds_its_word_prefixes_for_frames_and_itself_for_chunks(
     transport: Transport, queues: DataQueues, pattern: str, frames: list[str], chunks: list[str]
 ) -> None:
-    await queues.subscribe("sink-data", [pattern])
+    await queues.subscribe("sink-data", [pattern], frames=True)
     keys = ["web1", "web1.cpu", "web1.cpu.usage", "web2", "web2.cpu", "db.x.y.z"]
     await send(transport, *keys)
     assert await drain(transport, "sink-data") == frames
@@ -93,7 +93,7 @@ async def test_a_pattern_binds_its_word_prefixes_for_frames_and_itself_for_chunk
 
 
 async def test_unsubscribing_leaves_the_keys_that_other_patterns_need(transport: Transport, queues: DataQueues) -> None:
-    await queues.subscribe("sink-data", ["web1.cpu.a", "web1.cpu.b", "web2.x"])
+    await queues.subscribe("sink-data", ["web1.cpu.a", "web1.cpu.b", "web2.x"], frames=True)
     await queues.unsubscribe("sink-data", ["web1.cpu.a"])
     keys = ["web1", "web1.cpu", "web1.cpu.a", "web1.cpu.b", "web2", "web2.x"]
     await send(transport, *keys)
@@ -106,7 +106,7 @@ async def test_unsubscribing_leaves_the_keys_that_other_patterns_need(transport:
 
 
 async def test_a_released_queue_is_gone_and_may_be_released_twice(transport: Transport, queues: DataQueues) -> None:
-    await queues.subscribe("sink-data", ["web1.#"])
+    await queues.subscribe("sink-data", ["web1.#"], frames=True)
     await queues.release("sink-data")
     with pytest.raises(Refused):
         await transport.bind("sink-data", FRAMES.name, "x")
@@ -114,7 +114,7 @@ async def test_a_released_queue_is_gone_and_may_be_released_twice(transport: Tra
 
 
 async def test_the_end_of_a_subscription_is_a_message_in_the_queue(transport: Transport, queues: DataQueues) -> None:
-    await queues.subscribe("sink-data", [])
+    await queues.subscribe("sink-data", [], frames=True)
     await queues.send_end("sink-data", "manager")
     assert [(message.type, message.body) for message in await take_all(transport, "sink-data")] == [("end", b"")]
 
@@ -122,7 +122,7 @@ async def test_the_end_of_a_subscription_is_a_message_in_the_queue(transport: Tr
 @pytest.mark.parametrize("name", ["management", "other-rpc", "", "hostbus.dead", "a b-data", "x-live-123", "x" * 201])
 async def test_a_name_that_is_no_sinks_queue_is_refused(queues: DataQueues, name: str) -> None:
     for attempt in (
-        queues.subscribe(name, ["web1.#"]),
+        queues.subscribe(name, ["web1.#"], frames=True),
         queues.unsubscribe(name, ["web1.#"]),
         queues.release(name),
     ):
@@ -134,13 +134,13 @@ async def test_what_is_no_pattern_is_refused_before_anything_is_declared(
     transport: Transport, queues: DataQueues
 ) -> None:
     with pytest.raises(RpcError, match="'web1 a' is not a metric name or pattern"):
-        await queues.subscribe("sink-data", ["web1.b", "web1 a"])
+        await queues.subscribe("sink-data", ["web1.b", "web1 a"], frames=True)
     with pytest.raises(Refused):
         await transport.bind("sink-data", FRAMES.name, "x")
 
 
 async def test_rejected_messages_of_a_durable_sink_are_kept(transport: Transport, queues: DataQueues) -> None:
-    await queues.subscribe("sink-data", ["web1.#"])
+    await queues.subscribe("sink-data", ["web1.#"], frames=True)
     await send(transport, "web1.cpu")
     taken: list[Delivery] = []
     consumer = await transport.consume(Consumption(queue="sink-data", on_delivery=taken.append))
@@ -166,5 +166,18 @@ async def test_what_is_remembered_is_bounded(memory_url: str, monkeypatch: pytes
         queues = DataQueues(transport)
         await queues.declare_exchanges()
         for number in range(20):
-            await queues.subscribe(f"sink{number}-data", ["web1.#"])
+            await queues.subscribe(f"sink{number}-data", ["web1.#"], frames=True)
         assert len(queues._patterns) <= 5
+
+
+async def test_a_sink_that_cannot_read_frames_gets_none(any_url: str) -> None:
+    # Stock MetricQ requeues what it cannot decode, at once and for ever.
+    async with transport_at(any_url) as transport:
+        queues = DataQueues(transport)
+        await queues.declare_exchanges()
+        await queues.subscribe("stock-data", ["web1.cpu.usage"], frames=False)
+        for exchange in (FRAMES, CHUNKS):
+            await transport.publish(
+                Message(body=exchange.name.encode(), exchange=exchange.name, routing_key="web1.cpu.usage")
+            )
+        assert await drain(transport, "stock-data") == [CHUNKS.name]

@@ -82,7 +82,7 @@ def test_a_second_up_on_the_same_archive_is_refused(start_agent, agent, tmp_path
 
 def test_without_a_terminal_a_line_sums_up(agent, monkeypatch):
     monkeypatch.setattr(fleet, "SUMMARY_EVERY_S", 0.5)
-    outcome = agent("up", "--only", "load,cpu", "--period", "0.1", "--duration", "1.2s", "--no-archive")
+    outcome = agent("up", "--only", "load,cpu", "--period", "0.1", "--duration", "3s", "--no-archive")
     assert (outcome.code, outcome.err) == (0, "")
     assert re.search(r"^\d\d:\d\d:\d\d 2 of 2 families, \d+ metrics, [\d.]+ points/s$", outcome.out, re.MULTILINE)
     assert "archive" not in outcome.out
@@ -210,6 +210,30 @@ def test_the_same_works_over_rabbitmq(agent, amqp_url, tmp_path):
     )
     assert outcome.code == 0, outcome
     assert len(points(path, "metric LIKE '%.load.1m'")) >= 5
+
+
+def test_up_uses_the_manager_that_a_broker_has(agent, start_agent, amqp_url, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
+    manager = start_agent("start", "manager")
+    assert any("manager works" in line for line in manager.stderr)
+    outcome = agent("up", "--only", "load", "--period", "0.1", "--duration", "1s", "--no-archive")
+    assert outcome.code == 0, outcome
+    assert "has a manager already, which is used" in outcome.err
+    assert ".load.1m" in agent("metrics").out
+    second = agent("start", "manager", "--token", "another")
+    assert second.code == 1
+    assert "has a manager already" in second.err
+
+
+def test_sending_a_metric_again_is_no_change_of_its_owner(agent, start_agent, amqp_url, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
+    manager = start_agent("start", "manager")
+    assert any("manager works" in line for line in manager.stderr)
+    for value in ("1", "2"):
+        sent = agent("send", "room.temperature", value)
+        assert (sent.code, sent.err) == (0, "")
+    manager.send_signal(signal.SIGTERM)
+    assert "takes over" not in manager.communicate(timeout=10)[1]
 
 
 def test_the_one_shot_commands_over_rabbitmq(agent, start_agent, amqp_url, monkeypatch):
