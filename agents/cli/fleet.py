@@ -138,13 +138,13 @@ class Fleet:
             loop.add_signal_handler(number, self._stop.set)
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
-        if self._order.duration_s is not None:
-            loop.call_later(self._order.duration_s, self._stop.set)
         self._say_archive("archive")
         await self._transport.open()
         waiting = asyncio.create_task(self._reload_on(hangup), name="reload")
         try:
             await self._until_stopped(self._start())
+            if self._order.duration_s is not None:
+                loop.call_later(self._order.duration_s, self._stop.set)
             with self._shown():
                 await self._until_stopped(self._summaries())
         finally:

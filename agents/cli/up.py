@@ -25,7 +25,9 @@ def up(
     ] = None,
     duration: Annotated[
         str,
-        typer.Option(envvar="HOSTBUS_DURATION", metavar="TIME", help="End after so long.", show_default="at Ctrl-C"),
+        typer.Option(
+            envvar="HOSTBUS_DURATION", metavar="TIME", help="End after sampling for so long.", show_default="at Ctrl-C"
+        ),
     ] = "",
     only: Annotated[
         str, typer.Option(envvar="HOSTBUS_ONLY", metavar="FAMILY,...", help="Only these families.", show_default="all")

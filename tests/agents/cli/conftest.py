@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line, in this process and as a process of its own."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli import app, catalog, log
+import bus.agent
+from agents.cli import app, catalog, connection, log
 
 AGENT = str(Path(sys.executable).with_name("agent"))
 
@@ -39,8 +41,11 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def agent(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+def agent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outcome]]:
     """Runs a command line in this process: ``agent("list", "--format", "json")``."""
+    # On uvloop the alarm of a test's time-out would end the loop's handling of signals, but not the test.
+    for module in (bus.agent, connection):
+        monkeypatch.setattr(module, "event_loop_factory", lambda: asyncio.new_event_loop)
     root = log.logging.getLogger()
     handlers, level = root.handlers[:], root.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
