@@ -85,7 +85,7 @@ class Manager(Client):
         """Open the store."""
         path = self.config.store
         if path == default_store():
-            await asyncio.to_thread(make_state_folder, "--store")
+            await asyncio.to_thread(make_state_folder, "--store (hostbus.toml: store)")
         self._registry = await self.resources.enter_async_context(
             Registry.open(path if path == ":memory:" else os.path.expanduser(path))
         )

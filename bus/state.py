@@ -19,10 +19,10 @@ def state_file(name: str) -> str:
 
 
 def make_state_folder(option: str) -> None:
-    """Make that folder, for its owner alone. Raises StorageError that names `option`, which leads elsewhere."""
+    """Make that folder, for its owner alone. Raises StorageError that names the option that leads elsewhere."""
     try:
         state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"{state_folder()} cannot be made ({error.strerror}): choose another place with {option}"
+            f"{state_folder()} cannot be made ({error.strerror}): set XDG_STATE_HOME, or name another place by {option}"
         ) from error

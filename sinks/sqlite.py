@@ -91,7 +91,7 @@ class SqliteSink(DurableSink):
         """Open the archive. Raises StorageError, which says what would be right."""
         await super().setup()
         if self.config.path == default_path():
-            await asyncio.to_thread(make_state_folder, "--path")
+            await asyncio.to_thread(make_state_folder, "--path (agent up: --archive)")
         try:
             await self._open()
         except StorageBusy as error:

@@ -3,6 +3,7 @@
 
 import inspect
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -61,6 +62,12 @@ async def loop_watch() -> AsyncIterator[None]:
     complaint = watch.stop()
     if complaint:
         pytest.fail(complaint, pytrace=False)
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -78,7 +78,7 @@ class Fleet:
         self._settings = Settings.read(order.file)
         self._transport: Transport = connect(order.server or self._settings.bus.server or "memory://up")
         self._archive_file = ArchiveFile(self._archive_path()) if order.keep else None
-        self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, {}))
+        self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, self._manager_values()))
         self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, self._archive_values()))
         self._families = [self._family(known) for known in self._chosen()]
         self._stop = asyncio.Event()
@@ -109,6 +109,16 @@ class Fleet:
         tap = Tap(self._transport, watch.on_data)
         runner = Supervised(known.name, lambda: self._make(known.name, None, tap))
         return Family(watch=watch, runner=runner, instance=instance)
+
+    @property
+    def _is_alone(self) -> bool:
+        """The bus is within this process: nobody else can be on it."""
+        return self._transport.url.startswith("memory:")
+
+    def _manager_values(self) -> dict[str, Any]:
+        """Alone, there is nobody whose configuration could be kept."""
+        is_named = "store" in self._settings.instance(MANAGER).values
+        return {"store": ":memory:"} if self._is_alone and not is_named else {}
 
     def _archive_values(self) -> dict[str, Any]:
         return {"path": str(self._order.archive)} if self._order.archive else {}
@@ -175,7 +185,7 @@ class Fleet:
         await asyncio.gather(*(family.runner.start() for family in self._families))
 
     async def _has_manager(self) -> bool:
-        if self._transport.url.startswith("memory:"):
+        if self._is_alone:
             return False
         async with Client("agent-up", self._transport, add_uuid=True) as client:
             return await client.has_manager()
