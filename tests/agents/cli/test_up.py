@@ -20,10 +20,10 @@ import pytest
 
 from agents.cli import fleet
 from tests.agents.cli.conftest import AGENT
+from tests.services.clock import ClockWatch
 
 NS = 1_000_000_000
 FAMILIES = {"cpu", "disk", "load", "memory", "network"}
-from tests.services.clock import ClockWatch
 
 
 def points(path, condition="1"):
