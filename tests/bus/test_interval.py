@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
@@ -16,10 +16,8 @@ import bus.source
 from bus.client import Client
 from bus.errors import RpcError
 from bus.interval import IntervalSource, Ticker
-from bus.manager import Manager
 from bus.rpc import rpc_handler
 from bus.timestamp import Timedelta, Timestamp
-from tests.services.wiretap import Wiretap, wiretap
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -210,18 +208,6 @@ class Ticking(IntervalSource):
             while len(self.ticks) < count:
                 self.ticked.clear()
                 await self.ticked.wait()
-
-
-@pytest.fixture
-async def manager(memory_url) -> AsyncIterator[Manager]:
-    async with Manager("manager", memory_url) as manager:
-        yield manager
-
-
-@pytest.fixture
-async def tap(memory_url) -> AsyncIterator[Wiretap]:
-    async with wiretap(memory_url) as tap:
-        yield tap
 
 
 async def test_update_runs_on_multiples_of_the_period_of_the_wall_clock(manager, tap, memory_url):

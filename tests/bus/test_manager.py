@@ -28,12 +28,6 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def manager(memory_url: str) -> AsyncIterator[Manager]:
-    async with Manager("manager", memory_url) as made:
-        yield made
-
-
-@pytest.fixture
 async def tool(manager: Manager) -> AsyncIterator[Client]:
     """A client of the manager."""
     async with Client("tool", manager.url) as made:

@@ -3,7 +3,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -37,20 +37,6 @@ from tests.bus.support import (
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "LOWEST_RETRY_S", 0.02)
     monkeypatch.setattr(client_module, "LOWEST_BACKOFF_S", 0.05)
-
-
-@pytest.fixture
-async def network(any_url: str) -> AsyncIterator[str]:
-    """A broker with a manager on it; its URL."""
-    async with Manager("manager", any_url):
-        yield any_url
-
-
-@pytest.fixture
-async def quick_network(memory_url: str) -> AsyncIterator[str]:
-    """The same in this process only, for what does not depend on the broker."""
-    async with Manager("manager", memory_url):
-        yield memory_url
 
 
 class Keeping:

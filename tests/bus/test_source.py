@@ -26,7 +26,7 @@ from bus.synchronous import SynchronousSource
 from bus.timestamp import Timedelta, Timestamp
 from bus.transport.memory_broker import broker_named
 from tests.bus.transport.relay import Relay
-from tests.services.wiretap import Wiretap, wiretap
+from tests.services.wiretap import wiretap
 
 S = 1_000_000_000
 NOW = 1_790_000_000 * S
@@ -38,18 +38,6 @@ class Lab(Source):
 
     async def task(self) -> None:
         await self.task_stop_future
-
-
-@pytest.fixture
-async def manager(memory_url) -> AsyncIterator[Manager]:
-    async with Manager("manager", memory_url) as manager:
-        yield manager
-
-
-@pytest.fixture
-async def tap(memory_url) -> AsyncIterator[Wiretap]:
-    async with wiretap(memory_url) as tap:
-        yield tap
 
 
 def at(second: float) -> Timestamp:

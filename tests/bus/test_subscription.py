@@ -2,7 +2,6 @@
 """`Subscriber`: live points in an ``async for``."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,20 +13,6 @@ from bus.manager import Manager
 from bus.subscription import Subscriber
 from bus.timestamp import Timedelta, Timestamp
 from tests.bus.support import START_NS, HandSource, transport_at, until
-
-
-@pytest.fixture
-async def network(any_url: str) -> AsyncIterator[str]:
-    """A broker with a manager on it; its URL."""
-    async with Manager("manager", any_url):
-        yield any_url
-
-
-@pytest.fixture
-async def quick_network(memory_url: str) -> AsyncIterator[str]:
-    """The same in this process only."""
-    async with Manager("manager", memory_url):
-        yield memory_url
 
 
 async def test_points_come_one_by_one(network: str) -> None:
