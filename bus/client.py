@@ -245,6 +245,13 @@ class Client(Agent):
             delay_s = min(delay_s * 2, HIGHEST_BACKOFF_S)
             await self.transport.connected()
 
+    async def _after_reconnects(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do this after every connection but the present one: the broker or the manager may have lost what it knew."""
+        seen = await self.transport.connected()
+        while True:
+            seen = await self.transport.connected(seen)
+            await act()
+
     async def _register(self, function: str) -> Json:
         """Register with the manager, however long that takes; `_accept_config` takes the reply."""
         self._configurations_before = self._configurations

@@ -102,13 +102,10 @@ class Manager(Client):
         await self._accept_config({"config": self._registry.config(self.token)})
         await self._queues.declare_exchanges()
         await self._serve(Queue(name="management"), [Binding(exchange=MANAGEMENT, key="#")])
-        self.start_task(self._keep_declared(), name="declare exchanges again")
+        self.start_task(self._after_reconnects(self._declare_again), name="declare exchanges again")
 
-    async def _keep_declared(self) -> None:
-        seen = await self.transport.connected()
-        while True:
-            seen = await self.transport.connected(seen)
-            await self._persist("declare exchanges", self._queues.declare_exchanges)
+    async def _declare_again(self) -> None:
+        await self._persist("declare exchanges", self._queues.declare_exchanges)
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """`wire` holds for sources that register from now on; the store cannot change."""

@@ -167,14 +167,7 @@ class Sink(Client, ABC):
         """Join the bus; `subscribe` begins the deliveries."""
         await super().start()
         self.start_task(self._work_off(), name="work off")
-        self.start_task(self._keep_subscribed(), name="subscribe again")
-
-    async def _keep_subscribed(self) -> None:
-        """Subscribe again after every reconnect: the broker or the manager may have lost the queue."""
-        seen = await self.transport.connected()
-        while True:
-            seen = await self.transport.connected(seen)
-            await self._rejoin()
+        self.start_task(self._after_reconnects(self._rejoin), name="subscribe again")
 
     async def _rejoin(self) -> None:
         if self._subscription:

@@ -34,7 +34,7 @@ def set_up(*, verbose: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     # What they have to say about lost connections our own transport says once, in words.
-    for library in ("aiormq", "aio_pika", "aiosqlite"):
+    for library in ("aiormq", "aiosqlite"):
         logging.getLogger(library).setLevel(logging.INFO if verbose else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.INFO if verbose else logging.WARNING)
 

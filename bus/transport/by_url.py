@@ -22,7 +22,7 @@ def connect(url: str) -> Transport:
         from bus.transport.memory import MemoryTransport
 
         return MemoryTransport(url)
-    # aio-pika costs a process without a network 10 MB and 0.2 s: it is loaded only here.
+    # The AMQP library is memory and start-up time that a process without a network need not pay for.
     from bus.transport.amqp import AmqpTransport
 
     return AmqpTransport(url)
