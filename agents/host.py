@@ -5,8 +5,8 @@ A family is a subclass with a name, a table of metrics and a `read` that touches
 (naming, declaring, sampling, deadlines, counters' rates) is here or in the modules beside it.
 """
 
+import logging
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Unpack
 
 from msgspec import Meta
 
+from agents.absent import Absence, NothingFound
 from agents.files import OpenFiles, read_once
 from agents.metric import Metric, MetricTable
 from agents.parts import Parts
@@ -24,16 +25,19 @@ from bus.interval import IntervalSource
 from bus.names import check_metric, short_host_name
 from bus.rpc import Json
 from bus.source import SourceOptions
-from bus.timestamp import NS_PER_S
+from bus.timestamp import NS_PER_S, Timestamp
 from bus.transport.base import Transport
 
-__all__ = ["HostConfig", "HostOptions", "HostSource", "Metric", "Reading", "Roots"]
+__all__ = ["HostConfig", "HostOptions", "HostSource", "Metric", "NothingFound", "Reading", "Roots"]
+
+logger = logging.getLogger(__name__)
 
 Reading = Mapping[str, float]
 """What `read` found, by the names of the family's table, ``{"user": 12.5, "core0.user": 3.0}``."""
 
 LONGEST_DEADLINE_S = 30.0
 SHORTEST_DEADLINE_S = 0.5
+LEAST_REFUSED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,9 @@ class HostConfig(AgentConfig, frozen=True):
     prefix: Annotated[
         str, Meta(description="first word or words of all metric names; default: the short host name")
     ] = ""
+    max_metrics: Annotated[
+        int, Meta(ge=1, description="metrics at most; those that come after are refused and counted")
+    ] = 20_000
 
     def __post_init__(self) -> None:
         """Checks that msgspec's limits cannot express. Raises ValueError."""
@@ -70,12 +77,18 @@ class HostConfig(AgentConfig, frozen=True):
         if self.prefix:
             check_metric(self.prefix)
 
+    @property
+    def missing(self) -> str:
+        """What must be configured before there is anything to measure, and how; empty if nothing is missing."""
+        return ""
+
 
 class HostSource(IntervalSource):
     """Base of the families: ``PREFIX.FAMILY.NAME``, sampled once per period.
 
-    A subclass names its `family`, lists its `metrics` and writes `read`. A reading that is late is given up
-    (the tick has no points, the failure is counted); the other agents of the process do not notice.
+    A subclass names its `family`, lists its `metrics` and writes `read`, or `measure` if it waits for others
+    (programs, servers) and not for the kernel. A reading that is late is given up (the tick has no points, the
+    failure is counted); the other agents of the process do not notice.
 
     Args:
         token: the source's unique name on the bus
@@ -95,6 +108,9 @@ class HostSource(IntervalSource):
     metrics: ClassVar[tuple[Metric, ...]]
     """What `read` may return."""
 
+    platform: ClassVar[str] = "Linux"
+    """Where there is something to measure."""
+
     def __init__(
         self,
         token: str,
@@ -108,7 +124,7 @@ class HostSource(IntervalSource):
         if not isinstance(config, HostConfig):
             raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}")
         options["config"] = config
-        options["prefix"] = f"{config.prefix or short_host_name()}.{self.family}"
+        options["prefix"] = self.prefix_of(config)
         options["chunk_size"] = config.chunk_size
         options["max_delay"] = config.max_delay
         super().__init__(token, url, period=config.period, **options)
@@ -118,18 +134,63 @@ class HostSource(IntervalSource):
         self.files = OpenFiles()
         self.parts = Parts(self.prefix)
         self.worker = Worker(f"{self.token}: read")
+        self.absence = Absence(self.token)
         self._table = MetricTable(self.metrics)
         self._names: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._slots: dict[str, int] = {}
 
     # -- for families ----------------------------------------------------------------------------------
 
-    @abstractmethod
     def read(self) -> Reading:
         """What the host says now. Runs in a thread of its own, so it may block; `deadline_s` is its time.
 
         Parts that may fail alone go into ``with self.parts("what"):``; what `read` raises costs the whole tick.
+        Raise NothingFound if this host has nothing of the kind: that is said once, and tried again in a minute.
         """
+        raise NotImplementedError(f"{type(self).__name__} has neither a read nor a measure of its own")
+
+    async def measure(self) -> None:
+        """One tick: hand what was found to `take`. A family that waits for others overrides this, not `read`."""
+        self.take(self.tick, await self.worker.call(self.read, self.deadline_s))
+
+    def take(self, time: Timestamp, reading: Reading) -> None:
+        """Sample what was found at `time`. Names that are new are declared first.
+
+        Raises ValueError for points that are not later than the last of their metric; the others are kept.
+        """
+        values = self._full_names(reading)
+        if len(values) != len(reading):
+            self._declare(name for name in reading if name not in self._names and name not in self._refused)
+            values = self._full_names(reading)
+        self.sample(time, values)
+
+    def describe(self, name: str) -> Metric | None:
+        """The table's entry for one name of a reading; None if there is none, and it is not sampled.
+
+        A family that learns at run time what its metrics are overrides this.
+        """
+        return self._table.find(name)
+
+    def redescribe(self, names: Iterable[str]) -> None:
+        """Declare metrics anew with their next points, because `describe` says something else by now."""
+        for name in names:
+            self._names.pop(name, None)
+
+    @classmethod
+    def prefix_of(cls, config: HostConfig) -> str:
+        """The words that all metrics have in common."""
+        return f"{config.prefix or short_host_name()}.{cls.family}"
+
+    @property
+    def missing(self) -> str:
+        """What must be given before there is anything to measure; empty if nothing is missing."""
+        return self.config.missing
+
+    @property
+    def metrics_refused(self) -> int:
+        """How many metrics were refused because there were `max_metrics` already."""
+        return len(self._refused)
 
     def proc(self, name: str) -> str:
         """The text of a file under /proc, which stays open. Raises OSError."""
@@ -154,14 +215,22 @@ class HostSource(IntervalSource):
 
     # -- life ------------------------------------------------------------------------------------------
 
+    async def setup(self) -> None:
+        """Raises ConfigError if something is missing without which there is nothing to measure."""
+        await super().setup()
+        if self.missing:
+            raise ConfigError(f"{self.token}: {self.missing}")
+
     async def update(self) -> None:
         """Read the host and sample what it said. Raises CallHung if it does not answer in time."""
-        reading = await self.worker.call(self.read, self.deadline_s)
-        values = self._full_names(reading)
-        if len(values) != len(reading):
-            self._declare(name for name in reading if name not in self._names)
-            values = self._full_names(reading)
-        self.sample(self.tick, values)
+        if not self.absence.is_over(self.tick):
+            return
+        try:
+            await self.measure()
+        except NothingFound as nothing:
+            self.absence.begin(self.tick, str(nothing))
+        else:
+            self.absence.end()
 
     def _full_names(self, reading: Reading) -> dict[str, float]:
         names = self._names
@@ -171,20 +240,31 @@ class HostSource(IntervalSource):
         """Declare metrics that are new, or whose metadata changed. A name that cannot be one is left out."""
         described = {}
         for name in names:
+            if len(self._names) >= self.config.max_metrics and name not in self._names:
+                self._refuse(name)
+                continue
             with self.parts(f"metric {name}"):
-                full = check_metric(f"{self.prefix}.{name}")
-                metric = self._table.find(name)
+                full = check_metric(f"{self.prefix}.{name}" if self.prefix else name)
+                metric = self.describe(name)
                 if metric is None:
                     raise LookupError(f"{type(self).__name__}.metrics does not describe it, so it is not sampled")
                 described[full] = metric.metadata(self.config.period)
                 self._names[name] = full
-        self.declare_metrics_nowait(described)
+        if described:
+            self.declare_metrics_nowait(described)
+
+    def _refuse(self, name: str) -> None:
+        limit = self.config.max_metrics
+        if not self._refused:
+            logger.warning("%s has its max_metrics, %d: %s and what follows is refused", self.token, limit, name)
+        if len(self._refused) < max(limit, LEAST_REFUSED):  # names may be new for ever
+            self._refused.add(name)
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """Put a configuration in force at once. Raises ConfigError for another prefix."""
         if not isinstance(config, HostConfig):
             raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}")
-        if f"{config.prefix or short_host_name()}.{self.family}" != self.prefix:
+        if self.prefix_of(config) != self.prefix:
             raise ConfigError(
                 f"prefix cannot change while {self.token} runs: it names all metrics; "
                 f"keep {self.config.prefix!r}, or restart the agent with prefix {config.prefix!r}"
@@ -193,6 +273,7 @@ class HostSource(IntervalSource):
         self.period = config.period
         self.chunk_size = config.chunk_size
         self.max_delay = config.max_delay
+        self._refused.clear()
         self._declare(list(self._names))
 
     async def teardown(self) -> None:
@@ -203,5 +284,11 @@ class HostSource(IntervalSource):
             self.files.close()
 
     def vital_signs(self) -> Json:
-        """Parts that failed, and readings that did not come in time."""
-        return {**super().vital_signs(), "partsFailed": self.parts.errors, "readsHung": self.worker.hung}
+        """Parts that failed, readings that did not come in time, metrics beyond the limit, and what is absent."""
+        return {
+            **super().vital_signs(),
+            "partsFailed": self.parts.errors,
+            "readsHung": self.worker.hung,
+            "metricsRefused": self.metrics_refused,
+            **({"nothingFound": self.absence.reason} if self.absence.reason else {}),
+        }

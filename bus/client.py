@@ -204,6 +204,11 @@ class Client(Agent):
 
     async def _lay_over_local(self, pushed: Json) -> None:
         if self.Config is not None:
+            if forbidden := sorted(self.Config.local_only & pushed.keys()):
+                raise ConfigError(
+                    f"{self.token}: {', '.join(forbidden)} cannot be set over the bus, only on the host itself: "
+                    "in its hostbus.toml or on its command line"
+                )
             new = self.Config.load({**self._local, **pushed}, where=self.token)
             if new != self.config:
                 await self.reconfigure(new)

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
         period: Annotated[float, Meta(gt=0, description="seconds between samples")] = 10.0
     """
+
+    local_only: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only this host's file and command line may set: what comes over the bus must not choose which
+    programs run here or which files are read."""
 
     @classmethod
     def load(cls, values: Mapping[str, Any], *, where: str = "configuration", strict: bool = True) -> Self:
@@ -75,6 +79,8 @@ class Option:
     default: Any
     required: bool
     description: str
+    fields: "tuple[Option, ...]" = ()
+    """What is inside, where the value is a table or a list of tables."""
 
 
 def options(config: type[AgentConfig]) -> list[Option]:
@@ -95,13 +101,23 @@ def options(config: type[AgentConfig]) -> list[Option]:
                 default=None if field.required else default,
                 required=field.required,
                 description=description,
+                fields=tuple(options(inner)) if (inner := _table_in(hint)) else (),
             )
         )
     return found
 
 
+def _table_in(hint: Any) -> type["AgentConfig"] | None:
+    """The struct somewhere in a type, like ``list[str | Target]``."""
+    if isinstance(hint, type) and issubclass(hint, AgentConfig):
+        return hint
+    return next((found for part in typing.get_args(hint) if (found := _table_in(part))), None)
+
+
 def type_in_words(hint: Any) -> str:
-    """``list[str]``, ``float | None``: a type as a person writes it, without the limits."""
+    """``list[str]``, ``float | None``: a type as a person writes it, without the limits; a struct is a table."""
+    if isinstance(hint, type) and issubclass(hint, AgentConfig):
+        return "table"
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return type_in_words(parts[0])

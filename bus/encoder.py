@@ -5,12 +5,11 @@
 chunk per metric on ``metricq.data``, which stock MetricQ sinks read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from bus.frame import CONTENT_TYPE, Frame, encode_frame, group_columns
 from bus.metricq_wire import encode_group
-from bus.names import routing_key
 from bus.outbox import Parcel
 from bus.transport.base import Message
 
@@ -37,14 +36,14 @@ class FrameEncoder:
         exchange: where data goes
         token: the source's
         epoch_ns: when the source started
-        prefix: the words that the source's metrics have in common, its routing key
+        key_of: the routing key of a metric, asked once for each
     """
 
-    def __init__(self, exchange: str, token: str, epoch_ns: int, prefix: str) -> None:
+    def __init__(self, exchange: str, token: str, epoch_ns: int, key_of: Callable[[str], str]) -> None:
         self._exchange = exchange
         self._token = token
         self._epoch_ns = epoch_ns
-        self._prefix = prefix
+        self._key_of = key_of
         self._keys: dict[str, str] = {}
         self._sequences: dict[str, int] = {}
 
@@ -56,7 +55,7 @@ class FrameEncoder:
             metric = column[0]
             key = keys.get(metric)
             if key is None:
-                key = keys[metric] = routing_key(metric, self._prefix)
+                key = keys[metric] = self._key_of(metric)
             by_key.setdefault(key, []).append(column)
         for key, of_key in by_key.items():
             for portion in _portions(of_key):

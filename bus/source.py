@@ -18,7 +18,7 @@ from bus.client import Client
 from bus.encoder import Column, Encoder, FrameEncoder, MetricqEncoder
 from bus.errors import PublishFailed, RpcError
 from bus.frame import decode_frame
-from bus.names import check_metric
+from bus.names import check_metric, routing_key
 from bus.outbox import DEFAULT_LIMIT_POINTS, Outbox, Sender
 from bus.rpc import Json
 from bus.timestamp import Timedelta, Timestamp
@@ -93,7 +93,7 @@ class Source(Client, ABC):
         self._collecting = False
         self._ageing = False
         self._since_yield = 0
-        self._encoder: Encoder = FrameEncoder("hostbus.data", self.token, self.started.posix_ns, self._prefix)
+        self._encoder: Encoder = FrameEncoder("hostbus.data", self.token, self.started.posix_ns, self.routing_key)
         self._declared: dict[str, Json] = {}
         self._undeclared: dict[str, Json] = {}
         self._declare_wanted = asyncio.Event()
@@ -221,6 +221,13 @@ class Source(Client, ABC):
         self._ageing = False
         self._emit(self._buffers.take_all(manual=False))
 
+    def routing_key(self, metric: str) -> str:
+        """Under which key the frames with a metric travel: metrics of one key share a frame.
+
+        It must be a proper word-prefix of the metric, or sinks' bindings would miss it. Asked once per metric.
+        """
+        return routing_key(metric, self._prefix)
+
     # -- metrics ---------------------------------------------------------------------------------------
 
     async def declare_metrics(self, metrics: Mapping[str, Json] | Iterable[str]) -> None:
@@ -316,7 +323,7 @@ class Source(Client, ABC):
         if self._wire == "metricq" or not frames:
             self._encoder = MetricqEncoder(str(reply["dataExchange"]), self.token)
         else:
-            self._encoder = FrameEncoder(str(frames), self.token, self.started.posix_ns, self._prefix)
+            self._encoder = FrameEncoder(str(frames), self.token, self.started.posix_ns, self.routing_key)
         for parcel in self._outbox.withdraw():
             chunks = decode_frame(parcel.message.body).chunks()
             self._emit([(chunk.metric, list(chunk.times), list(chunk.values)) for chunk in chunks])

@@ -3,6 +3,7 @@
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,16 +57,7 @@ def describe(known: "KnownAgent") -> dict[str, Any]:
     except HostbusError as error:
         return {**about, "error": str(error)}
     about["description"] = (inspect.getdoc(agent) or "").split("\n\n")[0].replace("\n", " ")
-    about["options"] = [
-        {
-            "name": option.name,
-            "type": option.type,
-            "default": option.default,
-            "required": option.required,
-            "description": option.description,
-        }
-        for option in options(config_of(agent))
-    ]
+    about["options"] = [asdict(option) for option in options(config_of(agent))]
     return about
 
 
@@ -79,18 +71,21 @@ def _print(about: dict[str, Any]) -> None:
         print_line(wrapped(f"broken: {about['error']}", "  "))
     else:
         print_line(wrapped(about["description"], "  "))
-        for line in _option_lines(about["options"]):
-            print_line(line)
+        for option in about["options"]:
+            for line in _option_lines(option, f"--{option['name'].replace('_', '-')}", "  "):
+                print_line(line)
     print_line("")
 
 
-def _option_lines(options: list[dict[str, Any]]) -> Iterator[str]:
+def _option_lines(option: dict[str, Any], name: str, indent: str) -> Iterator[str]:
+    """An option, and below it what is in its tables."""
     from agents.cli.output import wrapped
 
-    for option in options:
-        default = "required" if option["required"] else f"default {_plain(option['default'])}"
-        yield wrapped(f"--{option['name'].replace('_', '-')}  {option['type']}, {default}", "  ")
-        yield wrapped(option["description"], "      ")
+    default = "required" if option["required"] else f"default {_plain(option['default'])}"
+    yield wrapped(f"{name}  {option['type']}, {default}", indent)
+    yield wrapped(option["description"], indent + "    ")
+    for inner in option["fields"]:
+        yield from _option_lines(inner, inner["name"], indent + "    ")
 
 
 def _plain(value: Any) -> str:

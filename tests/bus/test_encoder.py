@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bus.encoder import MAX_COLUMN_POINTS, MAX_MESSAGE_BYTES, Column, FrameEncoder, MetricqEncoder
 from bus.frame import CONTENT_TYPE, MAX_FRAME_BYTES, Frame, decode_frame
 from bus.metricq_wire import decode_data_chunk
+from bus.names import routing_key
 from bus.outbox import Parcel
 
 S = 1_000_000_000
@@ -18,7 +19,7 @@ EPOCH = 1_780_000_000 * S
 
 
 def frames(prefix: str = "") -> FrameEncoder:
-    return FrameEncoder("hostbus.data", "source-test", EPOCH, prefix)
+    return FrameEncoder("hostbus.data", "source-test", EPOCH, lambda metric: routing_key(metric, prefix))
 
 
 def decode(parcel: Parcel) -> Frame:

@@ -40,6 +40,7 @@ def test_every_agent_is_listed_with_its_options(agent):
         "default": 10.0,
         "required": False,
         "description": "seconds between samples",
+        "fields": [],
     }
 
 
