@@ -5,7 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +14,21 @@ from typing import Any
 import typer
 
 from agents.cli.catalog import KnownAgent, known_agents
+from agents.cli.log import is_verbose
 from agents.cli.output import print_line
+from agents.cli.report import Family, Report
 from agents.cli.running import reload
 from agents.cli.settings import Instance, Settings
 from agents.cli.supervisor import Supervised
 from agents.cli.tap import Tap
 from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
-from agents.host import HostSource
+from agents.host import HostConfig, HostSource
 from agents.metric import MetricTable
 from bus.agent import Agent
 from bus.client import Client
 from bus.config import nearest
-from bus.errors import HostbusError
+from bus.errors import ConfigError, HostbusError
 from bus.sink import Sink
-from bus.timestamp import Timestamp
 from bus.transport import connect
 from bus.transport.base import Transport
 
@@ -61,15 +62,6 @@ class Order:
     file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A family of host metrics that runs: its watch and its agent."""
-
-    watch: FamilyWatch
-    runner: Supervised
-    instance: Instance
-
-
 class Fleet:
     """Manager, archive and every host family over one transport. Raises ConfigError for an order that is wrong."""
 
@@ -80,12 +72,20 @@ class Fleet:
         self._archive_file = ArchiveFile(self._archive_path()) if order.keep else None
         self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, self._manager_values()))
         self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, self._archive_values()))
-        self._families = [self._family(known) for known in self._chosen()]
+        chosen = self._chosen()
+        unconfigured = {family: lack for family, known in chosen.items() if (lack := self._lack(known))}
+        self._families = [self._family(known) for family, known in chosen.items() if family not in unconfigured]
+        self._report = Report(
+            families=self._families,
+            unconfigured=unconfigured,
+            archive=self._archive_file,
+            where=self._transport.url,
+        )
         self._stop = asyncio.Event()
 
     # -- what runs -------------------------------------------------------------------------------------
 
-    def _chosen(self) -> list[KnownAgent]:
+    def _chosen(self) -> dict[str, KnownAgent]:
         """The families that --only names, or all. Agents that cannot be loaded are logged and left out."""
         found: dict[str, KnownAgent] = {}
         for name, known in sorted(known_agents().items()):
@@ -99,11 +99,19 @@ class Fleet:
         for family in self._order.only:
             if family not in found:
                 raise typer.BadParameter(f"--only: there is no family {family!r}; {nearest(family, found)}")
-        return [known for family, known in found.items() if not self._order.only or family in self._order.only]
+        return {family: known for family, known in found.items() if not self._order.only or family in self._order.only}
+
+    def _lack(self, known: KnownAgent) -> str:
+        """What a family must be told before it can do anything. Raises ConfigError if --only asked for it."""
+        instance = self._settings.instance(known.name)
+        config = instance.config(self._family_values(instance))
+        lack = config.missing if isinstance(config, HostConfig) else ""
+        if lack and self._order.only:
+            raise ConfigError(f"{known.name}: {lack}")
+        return lack
 
     def _family(self, known: KnownAgent) -> Family:
         instance = self._settings.instance(known.name)
-        instance.config(self._family_values(instance))  # whatever is wrong with it is said now, and once
         table = MetricTable(getattr(known.load(), "metrics", ()))
         watch = FamilyWatch(known.name.removesuffix(SOURCE_END), table)
         tap = Tap(self._transport, watch.on_data)
@@ -148,6 +156,8 @@ class Fleet:
             loop.add_signal_handler(number, self._stop.set)
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        if not is_verbose():
+            logging.getLogger("agents.absent").setLevel(logging.WARNING)  # the report says it
         self._say_archive("archive")
         await self._transport.open()
         waiting = asyncio.create_task(self._reload_on(hangup), name="reload")
@@ -259,30 +269,20 @@ class Fleet:
         from agents.cli import live
 
         return live.live_table(
-            lambda width: live.picture(self._rows(), self._archive_file, self._transport.url, width),
+            lambda width: live.picture(self._report, width),
             redirect_stderr=sys.stderr.isatty(),
         )
 
-    def _rows(self) -> list[tuple[FamilyWatch, str]]:
-        return [(family.watch, _trouble(family.runner)) for family in self._families]
-
     async def _summaries(self) -> None:
-        """Without a terminal, a line every 10 s; for ever."""
+        """Without a terminal, a line every 10 s, and remarks when they change; for ever."""
+        said: list[str] = []
         while True:
             await asyncio.sleep(SUMMARY_EVERY_S)
-            if not sys.stdout.isatty():
-                print_line(self._summary(family.watch for family in self._families))
-
-    def _summary(self, watches: Iterable[FamilyWatch]) -> str:
-        all_of_them = list(watches)
-        working = sum(family.runner.state == "working" for family in self._families)
-        metrics = sum(len(watch.newest) for watch in all_of_them)
-        rate = sum(watch.rate() for watch in all_of_them)
-        archive = f", archive {human_bytes(self._archive_file.size())}" if self._archive_file else ""
-        clock = f"{Timestamp.now().datetime.astimezone():%H:%M:%S}"
-        return f"{clock} {working} of {len(all_of_them)} families, {metrics} metrics, {rate:.1f} points/s{archive}"
-
-
-def _trouble(runner: Supervised) -> str:
-    """What is wrong with an agent, in a few words."""
-    return {"failed": "failed; it is started again", "starting": "starting"}.get(runner.state, "")
+            if sys.stdout.isatty():
+                continue
+            remarks = self._report.remarks()
+            for remark in remarks:
+                if remark not in said:
+                    print_line(remark)
+            said = remarks
+            print_line(self._report.summary())

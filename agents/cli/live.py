@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The live table of `agent up`, for terminals from 60 columns on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from rich import box
 from rich.console import Console, Group
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.cli.output import number
-from agents.cli.watch import ArchiveFile, FamilyWatch, human_bytes
+from agents.cli.report import Report
+from agents.cli.watch import FamilyWatch, human_bytes
 
 REFRESHES_PER_S = 2
 
@@ -38,7 +39,7 @@ def live_table(render: Callable[[int], Group], *, redirect_stderr: bool) -> Live
     )
 
 
-def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None, where: str, width: int) -> Group:
+def picture(report: Report, width: int) -> Group:
     """All families, their totals, and the archive. The text beside a family says what is wrong with it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, header_style="bold")
     table.add_column("family", style="cyan", no_wrap=True)
@@ -46,14 +47,13 @@ def picture(rows: Sequence[tuple[FamilyWatch, str]], archive: ArchiveFile | None
     table.add_column("points/s", justify="right", no_wrap=True)
     table.add_column("newest values", ratio=1, no_wrap=True, overflow="ellipsis")
     room = width - 32
-    for watch, trouble in rows:
-        newest = Text(trouble, style="red") if trouble else headline(watch, room)
+    for family in report.found:
+        watch = family.watch
+        newest = Text(family.trouble, style="red") if family.trouble else headline(watch, room)
         table.add_row(watch.family, str(len(watch.newest)), f"{watch.rate():.1f}", newest)
-    metrics = sum(len(watch.newest) for watch, _ in rows)
-    points = sum(watch.points for watch, _ in rows)
-    summary = f"{metrics} metrics · {sum(watch.rate() for watch, _ in rows):.1f} points/s · {points} points so far"
-    kept = f"archive {human_bytes(archive.size())}" if archive else "no archive"
-    return Group(table, Text(f"{summary} · {kept}"), Text(f"over {where} · Ctrl-C ends it", style="dim"))
+    remarks = [Text(remark, style="dim", no_wrap=True, overflow="ellipsis") for remark in report.remarks()]
+    where = Text(f"over {report.where} · Ctrl-C ends it", style="dim")
+    return Group(table, *remarks, Text(report.totals), where)
 
 
 def headline(watch: FamilyWatch, room: int) -> Text:
