@@ -14,7 +14,6 @@ from typing import Any
 import typer
 
 from agents.cli.catalog import KnownAgent, known_agents
-from agents.cli.log import is_verbose
 from agents.cli.output import print_line
 from agents.cli.report import Family, Report
 from agents.cli.running import reload
@@ -156,8 +155,6 @@ class Fleet:
             loop.add_signal_handler(number, self._stop.set)
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
-        if not is_verbose():
-            logging.getLogger("agents.absent").setLevel(logging.WARNING)  # the report says it
         self._say_archive("archive")
         await self._transport.open()
         waiting = asyncio.create_task(self._reload_on(hangup), name="reload")

@@ -40,16 +40,16 @@ def set_up(*, verbose: bool = False) -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """No logs of our own meanwhile: for steps whose failure becomes the one line at the end."""
-    ours = logging.getLogger("bus")
-    before = ours.level
+def hushed(name: str = "bus") -> Iterator[None]:
+    """Nothing is logged under a name meanwhile: for what is told in another way."""
+    logger = logging.getLogger(name)
+    before = logger.level
     if not is_verbose():
-        ours.setLevel(logging.CRITICAL)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        ours.setLevel(before)
+        logger.setLevel(before)
 
 
 def is_verbose() -> bool:

@@ -54,7 +54,7 @@ def up(
     verbose: Verbose = False,
 ) -> None:
     """Sample this machine, archive what is seen and show it: one process, no broker, no configuration."""
-    from agents.cli import connection
+    from agents.cli import connection, log
     from agents.cli.fleet import Fleet, Order
 
     order = Order(
@@ -68,6 +68,7 @@ def up(
     )
 
     async def run() -> None:
-        await Fleet(order).run()
+        with log.hushed("agents.absent"):  # the table and the summaries say it
+            await Fleet(order).run()
 
     connection.run(run())

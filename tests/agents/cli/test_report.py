@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""`agent up` says which families found nothing, and which were told nothing to do."""
+
+import io
+from importlib.metadata import EntryPoint, entry_points
+
+import pytest
+from rich.console import Console
+
+from agents.cli import catalog, fleet, live
+from agents.cli.report import Family, Report
+from agents.cli.settings import Settings
+from agents.cli.supervisor import Supervised
+from agents.cli.watch import FamilyWatch
+from agents.metric import MetricTable
+from bus.timestamp import Timestamp
+from tests.agents.cli.toys import EmptySource
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    extra = [
+        EntryPoint(name=f"{family.lower()}-source", value=f"tests.agents.cli.toys:{family}Source", group=catalog.GROUP)
+        for family in ("Empty", "Idle")
+    ]
+    known = [entry for entry in entry_points(group=catalog.GROUP) if entry.name in ("load-source", "manager")]
+    monkeypatch.setattr(catalog, "entry_points", lambda group: [*extra, *known])
+
+
+def up(agent, *arguments):
+    return agent("up", "--period", "0.1", "--duration", "2s", "--no-archive", *arguments)
+
+
+def test_a_family_that_finds_nothing_is_said_once_and_not_counted(agent, monkeypatch):
+    monkeypatch.setattr(fleet, "SUMMARY_EVERY_S", 0.4)
+    outcome = up(agent, "--only", "load,empty")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.count("empty: nothing to measure: no such thing in this machine\n") == 1
+    assert " 1 of 1 families, " in outcome.out
+
+
+def test_a_family_that_was_told_nothing_is_not_started(agent, monkeypatch):
+    monkeypatch.setattr(fleet, "SUMMARY_EVERY_S", 0.4)
+    outcome = up(agent)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.count("not configured: idle ('agent list NAME' says how)\n") == 1
+    assert " 1 of 1 families, " in outcome.out  # load; `empty` found nothing
+
+
+def test_a_family_that_was_told_something_is_started(agent, monkeypatch, tmp_path):
+    file = tmp_path / "hostbus.toml"
+    file.write_text('[idle-source]\njobs = ["a", "b"]\n')
+    monkeypatch.setattr(fleet, "SUMMARY_EVERY_S", 0.4)
+    outcome = up(agent, "--only", "idle", "--config", str(file))
+    assert outcome.code == 0
+    assert " 1 of 1 families, 1 metrics" in outcome.out
+
+
+def test_asking_for_a_family_that_was_told_nothing_is_an_error_that_says_what_it_lacks(agent):
+    outcome = up(agent, "--only", "idle")
+    assert (outcome.code, outcome.err.count("\n")) == (78, 1)
+    assert "idle-source: no jobs; name them under [idle-source] jobs = [...]" in outcome.err
+
+
+def test_the_live_table_has_a_line_for_what_is_absent_and_no_row(memory_url):
+    source = EmptySource("source-empty", memory_url)
+    source.absence.begin(Timestamp(10**18), "no such thing in this machine, " + "which is a long story " * 5)
+    runner = Supervised("empty-source", lambda: source)
+    runner.agent, runner.state = source, "working"
+    watch = FamilyWatch("empty", MetricTable(EmptySource.metrics))
+    family = Family(watch=watch, runner=runner, instance=Settings().instance("empty-source"))
+    report = Report(families=[family], unconfigured={"idle": "no jobs"}, archive=None, where="memory://up")
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(live.picture(report, 80))
+    lines = screen.getvalue().splitlines()
+    assert [line[:60] for line in lines if line.startswith("empty")] == [
+        "empty: nothing to measure: no such thing in this machine, which is a long story"[:60]
+    ]
+    assert any(line.startswith("not configured: idle") for line in lines)
+    assert max(map(len, lines)) <= 80
