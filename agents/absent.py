@@ -39,6 +39,10 @@ class Absence:
             logger.info("%s: nothing to measure: %s; looking again every %g s", self._family, reason, LOOK_AGAIN_S)
             self.reason = reason
 
+    def look_now(self) -> None:
+        """Do not wait with looking again: what is looked for may be another thing by now."""
+        self._look_at_ns = 0
+
     def end(self) -> None:
         """Something was found."""
         if self.reason:

@@ -5,7 +5,6 @@ A family is a subclass with a name, a table of metrics and a `read` that touches
 (naming, declaring, sampling, deadlines, counters' rates) is here or in the modules beside it.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from msgspec import Meta
 from agents.absent import Absence, NothingFound
 from agents.files import OpenFiles, read_once
 from agents.metric import Metric, MetricTable
+from agents.naming import MetricNames
 from agents.parts import Parts
 from agents.worker import Worker
 from bus.config import AgentConfig
@@ -30,14 +30,11 @@ from bus.transport.base import Transport
 
 __all__ = ["HostConfig", "HostOptions", "HostSource", "Metric", "NothingFound", "Reading", "Roots"]
 
-logger = logging.getLogger(__name__)
-
 Reading = Mapping[str, float]
 """What `read` found, by the names of the family's table, ``{"user": 12.5, "core0.user": 3.0}``."""
 
 LONGEST_DEADLINE_S = 30.0
 SHORTEST_DEADLINE_S = 0.5
-LEAST_REFUSED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +129,11 @@ class HostSource(IntervalSource):
         self.roots = roots or Roots()
         self.clock = clock
         self.files = OpenFiles()
-        self.parts = Parts(self.prefix)
+        self.parts = Parts(self.prefix or self.token)
         self.worker = Worker(f"{self.token}: read")
         self.absence = Absence(self.token)
         self._table = MetricTable(self.metrics)
-        self._names: dict[str, str] = {}
-        self._refused: set[str] = set()
+        self._names = MetricNames(self.token, self.prefix, self.parts)
         self._slots: dict[str, int] = {}
 
     # -- for families ----------------------------------------------------------------------------------
@@ -159,10 +155,11 @@ class HostSource(IntervalSource):
 
         Raises ValueError for points that are not later than the last of their metric; the others are kept.
         """
-        values = self._full_names(reading)
-        if len(values) != len(reading):
-            self._declare(name for name in reading if name not in self._names and name not in self._refused)
-            values = self._full_names(reading)
+        try:
+            values = self._names.label(reading)
+        except KeyError:
+            self._declare(self._names.unknown(reading))
+            values = self._names.label_known(reading)
         self.sample(time, values)
 
     def describe(self, name: str) -> Metric | None:
@@ -174,8 +171,7 @@ class HostSource(IntervalSource):
 
     def redescribe(self, names: Iterable[str]) -> None:
         """Declare metrics anew with their next points, because `describe` says something else by now."""
-        for name in names:
-            self._names.pop(name, None)
+        self._names.outdate(names)
 
     @classmethod
     def prefix_of(cls, config: HostConfig) -> str:
@@ -190,7 +186,7 @@ class HostSource(IntervalSource):
     @property
     def metrics_refused(self) -> int:
         """How many metrics were refused because there were `max_metrics` already."""
-        return len(self._refused)
+        return self._names.refused
 
     def proc(self, name: str) -> str:
         """The text of a file under /proc, which stays open. Raises OSError."""
@@ -232,33 +228,13 @@ class HostSource(IntervalSource):
         else:
             self.absence.end()
 
-    def _full_names(self, reading: Reading) -> dict[str, float]:
-        names = self._names
-        return {names[name]: value for name, value in reading.items() if name in names}
-
     def _declare(self, names: Iterable[str]) -> None:
-        """Declare metrics that are new, or whose metadata changed. A name that cannot be one is left out."""
-        described = {}
-        for name in names:
-            if len(self._names) >= self.config.max_metrics and name not in self._names:
-                self._refuse(name)
-                continue
-            with self.parts(f"metric {name}"):
-                full = check_metric(f"{self.prefix}.{name}" if self.prefix else name)
-                metric = self.describe(name)
-                if metric is None:
-                    raise LookupError(f"{type(self).__name__}.metrics does not describe it, so it is not sampled")
-                described[full] = metric.metadata(self.config.period)
-                self._names[name] = full
+        """Declare metrics that are new, or whose metadata changed."""
+        described = self._names.take_in(
+            names, self.describe, limit=self.config.max_metrics, period_s=self.config.period
+        )
         if described:
             self.declare_metrics_nowait(described)
-
-    def _refuse(self, name: str) -> None:
-        limit = self.config.max_metrics
-        if not self._refused:
-            logger.warning("%s has its max_metrics, %d: %s and what follows is refused", self.token, limit, name)
-        if len(self._refused) < max(limit, LEAST_REFUSED):  # names may be new for ever
-            self._refused.add(name)
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """Put a configuration in force at once. Raises ConfigError for another prefix."""
@@ -273,8 +249,9 @@ class HostSource(IntervalSource):
         self.period = config.period
         self.chunk_size = config.chunk_size
         self.max_delay = config.max_delay
-        self._refused.clear()
-        self._declare(list(self._names))
+        self.absence.look_now()
+        self._names.reopen()
+        self._declare(self._names.known)
 
     async def teardown(self) -> None:
         """Let go of the thread and the files."""
