@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""What Prometheus' exporters write, as samples: the text format (0.0.4) and OpenMetrics.
+
+The library prometheus-client parses; `agents.series` says what a series is called on the bus. Taken as ordinary
+samples: info (always 1), each state of a stateset, the buckets, sum and count of histograms and summaries, and
+``_created``. Left out: exemplars, and native histograms, which are no single number.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agents.foreign import Sample
+from agents.series import LONGEST_NAME, hashed, series_name, unit_of
+from bus.timestamp import NS_PER_S, Timestamp
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric as Family
+    from prometheus_client.samples import Sample as Line
+    from prometheus_client.samples import Timestamp as LineTime
+
+MAX_SAMPLES = 50_000
+MAX_LINE = 8192
+"""Characters of a line: the time that the parser takes grows with its square."""
+
+MAX_HELP = 500
+MAX_LABEL = 200
+"""Characters of a description, and of a label's value, that get into the metadata."""
+
+LATEST_S = 2**63 / NS_PER_S
+GARBAGE = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
+"""What the library raises for lines that make no sense."""
+
+_BARE_COUNTER = re.compile(r"^[ \t]*#[ \t]+TYPE[ \t]+(\S+)(?<!_total)[ \t]+counter[ \t]*$", re.MULTILINE)
+
+
+def parse_exposition(
+    text: str, *, openmetrics: bool = False, max_samples: int = MAX_SAMPLES, longest: int = LONGEST_NAME
+) -> list[Sample]:
+    """The samples of an exposition, named like ``node_cpu_seconds_total.cpu_0.mode_idle``.
+
+    ``details`` of a sample are its Prometheus ``name``, its ``labels`` and the ``type`` of its family.
+
+    Args:
+        text: what an exporter answered, or what a ``.prom`` file holds
+        openmetrics: it is OpenMetrics, where times are seconds and ``# EOF`` is the end
+        max_samples: more are an error
+        longest: characters of a name; what would be longer is cut, and ends in a hash
+
+    Raises ValueError that names the line that makes no sense, or what there is too much of.
+    """
+    samples: list[Sample] = []
+    lines = _Lines(text)
+    bare = frozenset(() if openmetrics else (name.strip('"') for name in _BARE_COUNTER.findall(text)))
+    try:
+        for family in _families(lines, openmetrics=openmetrics):
+            for line in family.samples:
+                if line.value is None:  # a native histogram
+                    continue
+                samples.append(_sample(family, line, bare, longest))
+            if len(samples) > max_samples:
+                raise _Refused(f"more than {max_samples} samples")
+    except _Refused:
+        raise
+    except GARBAGE as error:
+        raise ValueError(f"{lines.current}: {str(error) or 'it makes no sense'}") from None
+    return _distinct(samples, longest)
+
+
+class _Refused(ValueError):
+    """A message that says all there is to say."""
+
+
+class _Lines:
+    """The lines of a text, one by one, so that an error can say where the parser stood."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._number = 0
+        self._line = ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in io.StringIO(self._text):
+            self._number += 1
+            self._line = line
+            if len(line) > MAX_LINE:
+                raise _Refused(f"line {self._number} has {len(line)} characters, more than {MAX_LINE}")
+            yield line
+
+    @property
+    def current(self) -> str:
+        """Where the parser stands; where a family ends it is one line further."""
+        return f"line {self._number}, {self._line.rstrip()[:80]!r}"
+
+
+def _families(lines: _Lines, *, openmetrics: bool) -> Iterator["Family"]:
+    if openmetrics:
+        from prometheus_client.openmetrics.parser import text_fd_to_metric_families as parse_openmetrics
+
+        return iter(parse_openmetrics(lines))  # type: ignore[no-untyped-call]
+    from prometheus_client.parser import text_fd_to_metric_families as parse_text
+
+    return iter(parse_text(lines))  # type: ignore[arg-type]  # it takes any iterable of lines
+
+
+def _sample(family: "Family", line: "Line", bare: frozenset[str], longest: int) -> Sample:
+    # The library calls every counter ..._total; in the text format some are not.
+    name = family.name if family.type == "counter" and family.name in bare else line.name
+    labels = {label: value for label, value in sorted((line.labels or {}).items()) if value}
+    try:
+        value = float(line.value)
+        time = None if line.timestamp is None else _time(line.timestamp)
+    except GARBAGE as error:
+        raise _Refused(f"{name}{labels or ''}: {error}"[:300]) from None
+    return Sample(
+        name=series_name(name, labels, longest),
+        value=value,
+        time=time,
+        unit=unit_of(name, family.type, family.unit),
+        description=_cut(family.documentation, MAX_HELP),
+        details={
+            "name": name,
+            "labels": {label: _cut(value, MAX_LABEL) for label, value in labels.items()},
+            "type": family.type,
+        },
+    )
+
+
+def _time(time: "float | LineTime") -> Timestamp:
+    """The parsers give seconds as a float, or seconds and nanoseconds. Raises ValueError out of all reason."""
+    seconds = float(time)
+    if not abs(seconds) < LATEST_S:
+        raise ValueError(f"a time of {seconds:g} s since 1970 is out of all reason")
+    if isinstance(time, float | int):
+        return Timestamp(round(seconds * 1000) * (NS_PER_S // 1000))
+    return Timestamp(time.sec * NS_PER_S + time.nsec)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _distinct(samples: list[Sample], longest: int) -> list[Sample]:
+    """Where the names of two series meet all the same (``a="b_c"`` and ``a_b="c"``), both get a hash."""
+    first: dict[str, Sample] = {}
+    met = {sample.name for sample in samples if _series(first.setdefault(sample.name, sample)) != _series(sample)}
+    if not met:
+        return samples
+    return [
+        replace(sample, name=hashed(sample.name, repr(_series(sample)), longest)) if sample.name in met else sample
+        for sample in samples
+    ]
+
+
+def _series(sample: Sample) -> tuple[object, object]:
+    return sample.details["name"], sample.details["labels"]
