@@ -2,14 +2,14 @@
 """What the processors do: time by kind, frequency, context switches, interrupts."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Unpack
 
 from msgspec import Meta
 
 from agents.devices import names_of
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters
+from agents.rates import Counters, Step
 from bus.transport.base import Transport
 
 KINDS = {
@@ -85,17 +85,13 @@ class CpuSource(HostSource):
             times = dict(
                 self.parts.each("core times", (line for line in lines if line.startswith(wanted)), parse_times)
             )
-            for core, gains in self._times.update(now_s, times).gains.items():
-                reading.update(zip(names_of(core, SHARES), shares(gains), strict=False))
+            reading |= usage(self._times.update(now_s, times))
         with self.parts("events"):
             for event, (rate,) in self._events.update(now_s, parse_events(lines)).per_second().items():
                 reading[event] = rate
         with self.parts("frequency"):
             hertz = self._driver_frequencies(core_names(lines)) or self._cpuinfo_frequencies()
-            if hertz:
-                reading["frequency"] = sum(hertz.values()) / len(hertz)
-            if self.config.per_core:
-                reading.update((names_of(core, ("frequency",))[0], value) for core, value in hertz.items())
+            reading |= frequencies(hertz, per_core=self.config.per_core)
         return reading
 
     def _driver_frequencies(self, cores: Iterable[str]) -> dict[str, float]:
@@ -130,6 +126,14 @@ def parse_times(line: str) -> tuple[str, list[int]]:
     return name.replace("cpu", "core", 1) if name != "cpu" else "", ticks + [0] * (FIELDS - len(ticks))
 
 
+def usage(step: Step) -> dict[str, float]:
+    """The shares of each core, and of all, from the ticks of a step."""
+    reading: dict[str, float] = {}
+    for core, gains in step.gains.items():
+        reading.update(zip(names_of(core, SHARES), shares(gains), strict=False))
+    return reading
+
+
 def shares(ticks: Sequence[int]) -> list[float]:
     """Percentages for the kinds, guest and usage, from the ticks gained; empty if no time passed."""
     whole = sum(ticks[: len(KINDS)])
@@ -154,6 +158,14 @@ def parse_events(lines: Iterable[str]) -> dict[str, list[int]]:
         if word in names:
             events[names[word]] = [int(rest.split(" ", 1)[0])]
     return events
+
+
+def frequencies(hertz: Mapping[str, float], *, per_core: bool = True) -> dict[str, float]:
+    """The mean of the cores' clocks, and each of them; empty without any."""
+    reading = {"frequency": sum(hertz.values()) / len(hertz)} if hertz else {}
+    if per_core:
+        reading.update((names_of(core, ("frequency",))[0], value) for core, value in hertz.items())
+    return reading
 
 
 def parse_cpuinfo(text: str) -> dict[str, float]:

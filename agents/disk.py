@@ -12,7 +12,7 @@ from agents.devices import DeviceWords, Globs, names_of
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
 from agents.isolate import Isolator
 from agents.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mount
-from agents.rates import Counters, percent
+from agents.rates import Counters, Step, percent
 from bus.config import AgentConfig
 from bus.transport.base import Transport
 
@@ -147,17 +147,8 @@ class DiskSource(HostSource):
     def _activity(self) -> dict[str, float]:
         now_s = self.clock()
         lines = self.proc("diskstats").splitlines()
-        counters = dict(self.parts.each("block device", self._chosen(lines), parse_diskstats))
-        step = self._counters.update(now_s, counters)
-        reading: dict[str, float] = {}
-        for device, gains in step.gains.items():
-            word = self._device_words[device]
-            reading.update(zip(names_of(word, ACTIVITY), activity(gains, step.elapsed_s), strict=True))
-        return reading
-
-    def _chosen(self, lines: Iterable[str]) -> list[str]:
-        """The lines of wanted devices, and those that make no sense."""
-        return [line for line in lines if len(words := line.split(None, 3)) < 4 or self._is_wanted(words[2])]
+        counters = dict(self.parts.each("block device", chosen(lines, self._is_wanted), parse_diskstats))
+        return activities(self._counters.update(now_s, counters), self._device_words)
 
     def _is_wanted(self, device: str) -> bool:
         wanted = self._known_devices.get(device)
@@ -176,11 +167,28 @@ def space(stat: os.statvfs_result) -> list[float]:
     """`SPACE` of a file system, counted as ``df`` does; without inodes where it has no fixed number of them."""
     total, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
     used = total - stat.f_bfree * stat.f_frsize
+    return fullness(total, used, free, (stat.f_files, stat.f_files - stat.f_ffree, stat.f_ffree))
+
+
+def fullness(total: int, used: int, free: int, inodes: tuple[int, int, int] = (0, 0, 0)) -> list[float]:
+    """`SPACE` from bytes and inodes (total, used, free); without inodes where there are 0 in total."""
     values = [total, used, free, percent(used, used + free)]
-    if stat.f_files:
-        inodes_used = stat.f_files - stat.f_ffree
-        values += [stat.f_files, inodes_used, stat.f_ffree, percent(inodes_used, stat.f_files)]
+    if inodes[0]:
+        values += [*inodes, percent(inodes[1], inodes[0])]
     return values
+
+
+def chosen(lines: Iterable[str], is_wanted: Callable[[str], bool]) -> list[str]:
+    """The lines of wanted devices in /proc/diskstats, and those that make no sense."""
+    return [line for line in lines if len(words := line.split(None, 3)) < 4 or is_wanted(words[2])]
+
+
+def activities(step: Step, words: DeviceWords) -> dict[str, float]:
+    """`ACTIVITY` of each device, from a step of its counters."""
+    reading: dict[str, float] = {}
+    for device, gains in step.gains.items():
+        reading.update(zip(names_of(words[device], ACTIVITY), activity(gains, step.elapsed_s), strict=True))
+    return reading
 
 
 def parse_diskstats(line: str) -> tuple[str, list[int]]:

@@ -3,6 +3,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Unpack
 
@@ -12,7 +13,7 @@ from msgspec import Meta
 from agents.devices import names_of
 from agents.files import read_once
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters
+from agents.rates import Counters, Step
 from bus.transport.base import Transport
 
 AVERAGES = ("1m", "5m", "15m")
@@ -84,13 +85,9 @@ class LoadSource(HostSource):
         """What /proc says now; pressure also since the last reading."""
         reading: dict[str, float] = {}
         with self.parts("load"):
-            averages, running, total = parse_loadavg(self.proc("loadavg"))
-            cores = self._cores()
-            reading.update(zip(AVERAGES, averages, strict=True))
-            reading.update((name, value / cores) for name, value in zip(PER_CORE, averages, strict=True))
-            reading |= {"tasks.running": running, "tasks.total": total}
+            reading |= averages(self.proc("loadavg"), self._cores())
         with self.parts("uptime"):
-            reading["uptime"] = float(self.proc("uptime").split()[0])
+            reading["uptime"] = parse_uptime(self.proc("uptime"))
         with self.parts("users"):
             reading["users"] = count_users()
         if self.config.processes and self.due("processes", PROCESSES_EVERY_S):
@@ -111,8 +108,7 @@ class LoadSource(HostSource):
             if name.isdecimal():
                 with suppress(OSError, ValueError):  # it ended meanwhile
                     states[parse_state(read_once(f"{self.roots.proc}/{name}/stat"))] += 1
-        found = {f"processes.{state}": float(states[state]) for state in dict.fromkeys(STATES.values())}
-        return found | {"processes.total": float(states.total())}
+        return numbers(states)
 
     def _pressure(self) -> dict[str, float]:
         now_s = self.clock()
@@ -121,14 +117,10 @@ class LoadSource(HostSource):
         for resource in RESOURCES:
             with self.parts(f"pressure of {resource}"):
                 for line in self.proc(f"pressure/{resource}").splitlines():
-                    share, averages, total_us = parse_pressure(line)
-                    base = f"pressure.{resource}.{share}"
-                    reading.update(zip(names_of(base, WINDOWS), averages, strict=True))
-                    stalled[base] = [total_us]
-        step = self._stalled.update(now_s, stalled)
-        for base, (gain_us,) in step.gains.items():
-            reading[names_of(base, ("total",))[0]] = min(100.0, gain_us / 1e4 / step.elapsed_s)
-        return reading
+                    averages_of, total_of = pressure(resource, line)
+                    reading |= averages_of
+                    stalled |= total_of
+        return reading | stalls(self._stalled.update(now_s, stalled))
 
 
 def parse_loadavg(text: str) -> tuple[list[float], int, int]:
@@ -136,6 +128,19 @@ def parse_loadavg(text: str) -> tuple[list[float], int, int]:
     one, five, fifteen, threads, *_ = text.split()
     running, _, total = threads.partition("/")
     return [float(one), float(five), float(fifteen)], int(running), int(total)
+
+
+def averages(text: str, cores: int) -> dict[str, float]:
+    """The load averages, in total and per core, and the threads, from /proc/loadavg. Raises ValueError."""
+    values, running, total = parse_loadavg(text)
+    reading: dict[str, float] = dict(zip(AVERAGES, values, strict=True))
+    reading.update((name, value / cores) for name, value in zip(PER_CORE, values, strict=True))
+    return reading | {"tasks.running": running, "tasks.total": total}
+
+
+def parse_uptime(text: str) -> float:
+    """Seconds since the start, from /proc/uptime. Raises ValueError or IndexError."""
+    return float(text.split()[0])
 
 
 def parse_cores(text: str) -> int:
@@ -165,6 +170,30 @@ def parse_pressure(line: str) -> tuple[str, list[float], int]:
         raise ValueError(f"{share!r} is neither some nor full")
     fields = dict(pair.split("=", 1) for pair in pairs)
     return share, [float(fields[window]) for window in WINDOWS], int(fields["total"])
+
+
+def pressure(resource: str, line: str) -> tuple[dict[str, float], dict[str, list[int]]]:
+    """The averages in a line of /proc/pressure/RESOURCE, and its counter for `stalls`.
+
+    Raises ValueError or KeyError.
+    """
+    share, values, total_us = parse_pressure(line)
+    base = f"pressure.{resource}.{share}"
+    return dict(zip(names_of(base, WINDOWS), values, strict=True)), {base: [total_us]}
+
+
+def stalls(step: Step) -> dict[str, float]:
+    """The share of the step in which tasks waited, for each kind of pressure."""
+    return {
+        names_of(base, ("total",))[0]: min(100.0, gain_us / 1e4 / step.elapsed_s)
+        for base, (gain_us,) in step.gains.items()
+    }
+
+
+def numbers(states: Mapping[str, int]) -> dict[str, float]:
+    """The processes in each state, and of all, from how often each state was seen."""
+    found = {f"processes.{state}": float(states.get(state, 0)) for state in dict.fromkeys(STATES.values())}
+    return found | {"processes.total": float(sum(states.values()))}
 
 
 def count_users() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from agents.host import HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters, percent
+from agents.rates import Counters, Step, percent
 from bus.transport.base import Transport
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -61,8 +61,7 @@ class MemorySource(HostSource):
             reading |= amounts(parse_meminfo(self.proc("meminfo")))
         with self.parts("swap rates"):
             swapped = {"swap": parse_swapped(self.proc("vmstat"), PAGE_BYTES)}
-            for rates in self._swapped.update(now_s, swapped).per_second().values():
-                reading |= zip(("swap.in", "swap.out"), rates, strict=True)
+            reading |= swap_rates(self._swapped.update(now_s, swapped))
         return reading
 
 
@@ -101,6 +100,14 @@ def amounts(info: Mapping[str, int]) -> dict[str, float]:
 def parse_swapped(text: str, page_bytes: int) -> list[int]:
     """Bytes swapped in and out since the start, from /proc/vmstat. Raises ValueError if it does not say."""
     return [page_bytes * _field(text, name) for name in ("pswpin", "pswpout")]
+
+
+def swap_rates(step: Step) -> dict[str, float]:
+    """Bytes per second swapped in and out, from a step of what `parse_swapped` found."""
+    reading: dict[str, float] = {}
+    for rates in step.per_second().values():
+        reading.update(zip(("swap.in", "swap.out"), rates, strict=True))
+    return reading
 
 
 def _field(text: str, name: str) -> int:

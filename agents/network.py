@@ -2,7 +2,7 @@
 """What goes through the network interfaces, and TCP connections by state."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Annotated, Unpack
 
@@ -11,7 +11,7 @@ from msgspec import Meta, field
 from agents import tcp
 from agents.devices import DeviceWords, Globs, names_of
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading, Roots
-from agents.rates import Counters
+from agents.rates import Counters, Step
 from bus.config import AgentConfig
 from bus.transport.base import Transport
 
@@ -102,10 +102,9 @@ class NetworkSource(HostSource):
 
     def _interfaces(self) -> dict[str, float]:
         now_s = self.clock()
-        counters = dict(self.parts.each("interface", self._chosen(self.proc("net/dev")), parse_interface))
-        reading: dict[str, float] = {}
-        for interface, rates in self._counters.update(now_s, counters).per_second().items():
-            reading.update(zip(names_of(self._words[interface], TRAFFIC), rates, strict=True))
+        lines = chosen(self.proc("net/dev").splitlines(), self._wanted)
+        counters = dict(self.parts.each("interface", lines, parse_interface))
+        reading = traffic(self._counters.update(now_s, counters), self._words)
         self._forget(self._speeds.keys() - counters.keys())
         ask_all = self.due("speed", SPEED_EVERY_S)
         for interface in counters:
@@ -121,20 +120,15 @@ class NetworkSource(HostSource):
                     reading[speed_name] = speed
         return reading
 
-    def _chosen(self, text: str) -> list[str]:
-        """The lines of wanted interfaces, without the two of headings."""
-        return [line for line in text.splitlines()[2:] if line.partition(":")[0].strip() in self._wanted]
-
     def _state_file(self, interface: str) -> str:
         return f"{self.roots.sys}/class/net/{interface}/operstate"
 
     def _speed(self, interface: str) -> float | None:
         """None where the kernel does not know: virtual interfaces say -1 or refuse to answer."""
         try:
-            megabits = int(self.sys(f"class/net/{interface}/speed"))
+            return parse_speed(self.sys(f"class/net/{interface}/speed"))
         except (OSError, ValueError):
             return None
-        return 1e6 * megabits if megabits > 0 else None
 
     def _forget(self, interfaces: Iterable[str]) -> None:
         for interface in interfaces:
@@ -162,6 +156,11 @@ class NetworkSource(HostSource):
         return tcp.count_lines(lines)
 
 
+def chosen(lines: Sequence[str], wanted: Globs) -> list[str]:
+    """The lines of wanted interfaces in /proc/net/dev, without the two of headings."""
+    return [line for line in lines[2:] if line.partition(":")[0].strip() in wanted]
+
+
 def parse_interface(line: str) -> tuple[str, list[int]]:
     """A line of /proc/net/dev: the interface and its `TRAFFIC` counters. Raises ValueError or IndexError."""
     name, colon, rest = line.rpartition(":")
@@ -169,6 +168,20 @@ def parse_interface(line: str) -> tuple[str, list[int]]:
         raise ValueError("no colon in it")
     words = rest.split()
     return name.strip(), [int(words[column]) for column in _COLUMNS]
+
+
+def traffic(step: Step, words: DeviceWords) -> dict[str, float]:
+    """The rates of each interface, from a step of its counters."""
+    reading: dict[str, float] = {}
+    for interface, rates in step.per_second().items():
+        reading.update(zip(names_of(words[interface], TRAFFIC), rates, strict=True))
+    return reading
+
+
+def parse_speed(text: str) -> float | None:
+    """bit/s from the speed file of an interface; None for the -1 of one without a speed. Raises ValueError."""
+    megabits = int(text)
+    return 1e6 * megabits if megabits > 0 else None
 
 
 def is_up(state: str) -> bool:
