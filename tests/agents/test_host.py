@@ -4,12 +4,14 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import ClassVar
 
 import pytest
+from msgspec import field
 
 from agents.cpu import CpuSource
 from agents.disk import DiskSource
-from agents.host import HostConfig, HostSource, Metric, Reading
+from agents.host import HostConfig, HostSource, Reading
 from agents.load import LoadSource
 from agents.memory import MemorySource
 from agents.network import NetworkSource
@@ -19,20 +21,7 @@ from bus.errors import ConfigError, RpcError
 from bus.manager import Manager
 from bus.subscription import Subscriber
 from bus.timestamp import Timedelta, Timestamp
-
-
-class ToySource(HostSource):
-    """A family as a newcomer writes it."""
-
-    family = "toy"
-    metrics = (
-        Metric("plain", unit="1", description="a value"),
-        Metric("{device}.level", unit="%", description="a value of each device"),
-    )
-    says: dict[str, float]
-
-    def read(self) -> Reading:
-        return self.says
+from tests.agents.toy import Sampled, ToySource, second
 
 
 class StuckSource(ToySource):
@@ -50,16 +39,6 @@ def gate() -> Iterator[threading.Event]:
     made = threading.Event()
     yield made
     made.set()
-
-
-class Sampled:
-    """What a source sampled and declared, without a bus."""
-
-    def __init__(self, source: HostSource, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.points: list[tuple[Timestamp, dict[str, float]]] = []
-        self.declared: list[dict[str, dict[str, object]]] = []
-        monkeypatch.setattr(source, "sample", lambda time, values: self.points.append((time, dict(values))))
-        monkeypatch.setattr(source, "declare_metrics_nowait", self.declared.append)
 
 
 @pytest.fixture
@@ -96,47 +75,6 @@ async def test_an_update_samples_the_reading_under_full_names_at_the_tick(host, 
     source.tick = Timestamp(7_000_000_000)
     await source.update()
     assert sampled.points == [(Timestamp(7_000_000_000), {"web1.toy.plain": 1.5, "web1.toy.a.level": 50.0})]
-
-
-async def test_new_metrics_are_declared_once_with_their_metadata(host, monkeypatch) -> None:
-    source = host.source(ToySource, {"period": 2.0})
-    sampled = Sampled(source, monkeypatch)
-    source.says = {"plain": 1.0}
-    await source.update()
-    await source.update()
-    source.says = {"plain": 1.0, "b.level": 2.0}
-    await source.update()
-    assert [list(metrics) for metrics in sampled.declared] == [["web1.toy.plain"], ["web1.toy.b.level"]]
-    assert sampled.declared[1]["web1.toy.b.level"] == {
-        "unit": "%",
-        "description": "a value of each device",
-        "interval": 2.0,
-        "quantity": "ratio",
-        "scope": "point",
-    }
-
-
-async def test_a_metric_that_vanishes_and_returns_needs_no_second_declaration(host, monkeypatch) -> None:
-    source = host.source(ToySource)
-    sampled = Sampled(source, monkeypatch)
-    for says in ({"a.level": 1.0}, {}, {"a.level": 2.0}):
-        source.says = says
-        await source.update()
-    assert [values for _, values in sampled.points] == [{"web1.toy.a.level": 1.0}, {}, {"web1.toy.a.level": 2.0}]
-    assert len(sampled.declared) == 1
-
-
-@pytest.mark.parametrize("bad", ["not in the table", "a b.level", "..level", ".level"])
-async def test_a_name_that_cannot_be_sampled_costs_only_itself_and_one_line_in_the_log(
-    host, monkeypatch, caplog, bad: str
-) -> None:
-    source = host.source(ToySource)
-    sampled = Sampled(source, monkeypatch)
-    source.says = {"plain": 1.0, bad: 2.0}
-    for _ in range(3):
-        await source.update()
-    assert [values for _, values in sampled.points] == [{"web1.toy.plain": 1.0}] * 3
-    assert len([message for message in caplog.messages if bad in message]) == 1
 
 
 async def test_read_runs_in_a_thread_of_its_own(host, monkeypatch) -> None:
@@ -206,10 +144,36 @@ async def test_teardown_leaves_a_hung_reading_its_files(host, monkeypatch, gate)
 def test_a_part_that_is_dear_is_due_once_in_each_span(host) -> None:
     source = host.source(ToySource)
     due = []
-    for second in (8, 9, 10, 11, 19, 20, 35):
-        source.tick = Timestamp(second * 10**9)
+    for at in (8, 9, 10, 11, 19, 20, 35):
+        source.tick = second(at)
         due.append(source.due("dear", 10))
     assert due == [True, False, True, False, False, True, True]
+
+
+async def test_a_family_that_waits_for_others_measures_in_the_loop_and_takes_what_came(host, monkeypatch) -> None:
+    class Asking(ToySource):
+        async def measure(self) -> None:
+            self.take(self.tick, {"plain": float(threading.current_thread() is threading.main_thread())})
+            self.take(second(0.5), {"a.level": 2.0})
+
+    source = host.source(Asking)
+    sampled = Sampled(source, monkeypatch)
+    source.tick = second(1)
+    await source.update()
+    assert sampled.points == [(second(1), {"web1.toy.plain": 1.0}), (second(0.5), {"web1.toy.a.level": 2.0})]
+    assert sampled.names == ["web1.toy.plain", "web1.toy.a.level"]
+    assert source.worker.hung == 0
+
+
+async def test_a_family_with_neither_read_nor_measure_says_so(memory_url: str) -> None:
+    class Idle(HostSource):
+        family = "idle"
+        metrics = ()
+
+    source = Idle("source-idle", memory_url)
+    with pytest.raises(NotImplementedError, match="Idle has neither a read nor a measure of its own"):
+        await source.update()
+    await source.teardown()
 
 
 # -- configuration -------------------------------------------------------------------------------------
@@ -291,6 +255,32 @@ async def test_another_prefix_is_refused_and_the_old_configuration_stays(host) -
     assert source.config.period == 10.0
 
 
+class NeedyConfig(HostConfig, frozen=True):
+    jobs: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> str:
+        return "" if self.jobs else "no jobs; name them in jobs = [...]"
+
+
+class NeedySource(ToySource):
+    """Has nothing to do before it is told."""
+
+    Config = NeedyConfig
+    config: NeedyConfig
+    says: ClassVar[dict[str, float]] = {}
+
+
+async def test_a_source_that_lacks_something_does_not_start_and_says_what(host, network: str) -> None:
+    assert host.source(ToySource).missing == ""
+    source = host.source(NeedySource, url=network)
+    assert source.missing == "no jobs; name them in jobs = [...]"
+    with pytest.raises(ConfigError, match=r"source-toy: no jobs; name them in jobs = \[\.\.\.\]"):
+        await source.connect()
+    async with host.source(NeedySource, {"jobs": ["a"]}, url=network) as told:
+        assert told.missing == ""
+
+
 # -- on the bus ----------------------------------------------------------------------------------------
 
 
@@ -316,6 +306,18 @@ async def test_five_families_are_sampled_declared_and_carried(host, network: str
     assert known["web1.network.eth0.up"]["source"] == "source-network"
     assert known["web1.load.processes.total"]["interval"] == 10.0
     assert known["web1.disk.root.percent"]["interval"] == 0.05
+
+
+async def test_of_points_that_are_too_old_the_others_are_kept(host, network: str, caplog) -> None:
+    class Late(ToySource):
+        async def measure(self) -> None:
+            self.take(self.tick, {"plain": 1.0})
+            self.take(self.tick, {"plain": 2.0, "a.level": 3.0})
+
+    async with Subscriber(["web1.#"], network) as points, host.source(Late, {"period": 0.05}, url=network) as source:
+        assert set(await next_chunks(points, 4)) == {"web1.toy.plain", "web1.toy.a.level"}
+        await until(lambda: source.health.failed >= 2)
+    assert "is not later than the last point" in caplog.text
 
 
 async def test_a_device_that_appears_is_carried_without_a_restart(host, network: str) -> None:
