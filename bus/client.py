@@ -205,9 +205,11 @@ class Client(Agent):
     async def _lay_over_local(self, pushed: Json) -> None:
         if self.Config is not None:
             if forbidden := sorted(self.Config.local_only & pushed.keys()):
+                keys = " ".join(f"{name}=null" for name in forbidden)
                 raise ConfigError(
-                    f"{self.token}: {', '.join(forbidden)} cannot be set over the bus, only on the host itself: "
-                    "in its hostbus.toml or on its command line"
+                    f"{self.token}: {', '.join(forbidden)} cannot be set over the bus, only on the agent's own host: "
+                    "in its hostbus.toml or on its command line (what the manager keeps of it goes by "
+                    f"'agent config set {self.token} {keys}')"
                 )
             new = self.Config.load({**self._local, **pushed}, where=self.token)
             if new != self.config:

@@ -6,11 +6,12 @@ the command line, hostbus.toml and what the manager pushes, and feeds ``agent li
 """
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeGuard
 
 import msgspec
 from msgspec import Meta
@@ -36,38 +37,24 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
         strict=False also takes numbers and booleans written as text (command line, environment).
         """
-        for name in values:
-            if name not in cls.__struct_fields__:
-                raise ConfigError(unknown_key(name, cls.__struct_fields__, where))
         try:
             return msgspec.convert(dict(values), cls, strict=strict)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{where}: {error_in_words(error)}") from None
+        except msgspec.ValidationError:
+            raise ConfigError(cls.problems(values, where=where, strict=strict)[0]) from None
 
     @classmethod
     def problems(cls, values: Mapping[str, Any], *, where: str = "configuration", strict: bool = True) -> list[str]:
         """Everything that is wrong with `values`, one line each, where `load` raises the first."""
-        types = {field.name: field.type for field in msgspec.structs.fields(cls)}
-        found = []
-        for name, value in values.items():
-            if name not in types:
-                found.append(unknown_key(name, types, where))
-                continue
-            try:
-                msgspec.convert(value, types[name], strict=strict)
-            except msgspec.ValidationError as error:
-                found.append(f"{where}: {error_in_words(error, name)}")
-        if not found:
-            try:
-                cls.load(values, where=where, strict=strict)
-            except ConfigError as error:
-                found.append(str(error))
-        return found
+        return [f"{where}: {problem}" for problem in _problems(values, cls, "", strict=strict)]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return values
+
+
+_OBJECT = re.compile(r"(expected `(?:[^`]* )?)object")
+"""What msgspec calls an object people call a table in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +94,62 @@ def options(config: type[AgentConfig]) -> list[Option]:
     return found
 
 
-def _table_in(hint: Any) -> type["AgentConfig"] | None:
+def _is_table(hint: Any) -> TypeGuard[type[AgentConfig]]:
+    return isinstance(hint, type) and issubclass(hint, AgentConfig)
+
+
+def _table_in(hint: Any) -> type[AgentConfig] | None:
     """The struct somewhere in a type, like ``list[str | Target]``."""
-    if isinstance(hint, type) and issubclass(hint, AgentConfig):
+    if _is_table(hint):
         return hint
     return next((found for part in typing.get_args(hint) if (found := _table_in(part))), None)
 
 
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """``str | Target`` → str, Target: what a value of a type may be, without the limits."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        yield from _alternatives(parts[0])
+    elif origin in (typing.Union, types.UnionType):
+        for part in parts:
+            yield from _alternatives(part)
+    else:
+        yield hint
+
+
+def _problems(value: Any, hint: Any, path: str, *, strict: bool) -> list[str]:
+    """What is wrong with a value: all of it in tables and lists of tables, elsewhere what msgspec finds first."""
+    found: list[str] = []
+    for kind in _alternatives(hint):
+        if _is_table(kind) and isinstance(value, Mapping):
+            found += _problems_of_table(value, kind, path, strict=strict)
+        elif typing.get_origin(kind) is list and isinstance(value, list) and _table_in(kind):
+            (item,) = typing.get_args(kind)
+            for position, one in enumerate(value):
+                found += _problems(one, item, f"{path}[{position}]", strict=strict)
+    if not found:
+        try:
+            msgspec.convert(dict(value) if isinstance(value, Mapping) else value, hint, strict=strict)
+        except msgspec.ValidationError as error:
+            found.append(_OBJECT.sub(r"\1table", error_in_words(error, path)))
+    return found
+
+
+def _problems_of_table(value: Mapping[str, Any], table: type[AgentConfig], path: str, *, strict: bool) -> list[str]:
+    """What is wrong with the keys of a table, each by itself."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(table)}
+    found = []
+    for name, inner in value.items():
+        if name in fields:
+            found += _problems(inner, fields[name], f"{path}.{name}".lstrip("."), strict=strict)
+        else:
+            found.append(unknown_key(name, fields, path))
+    return found
+
+
 def type_in_words(hint: Any) -> str:
     """``list[str]``, ``float | None``: a type as a person writes it, without the limits; a struct is a table."""
-    if isinstance(hint, type) and issubclass(hint, AgentConfig):
+    if _is_table(hint):
         return "table"
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -131,15 +164,19 @@ def type_in_words(hint: Any) -> str:
     return str(plain.get(hint) or getattr(hint, "__name__", hint))
 
 
-def unknown_key(name: str, known: Iterable[str], where: str) -> str:
+def unknown_key(name: str, known: Iterable[str], where: str = "") -> str:
     """The message for a key that is not known, with the nearest one that is."""
-    return f"{where}: unknown key {name!r}; {nearest(name, known)}"
+    place = f"{where}: " if where else ""
+    return f"{place}unknown key {name!r}; {nearest(name, known)}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What may have been meant by a name that is not among the known: ``did you mean 'period'?``."""
+def nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """What may have been meant by a name that is not among the known: ``did you mean 'period'?``.
+
+    Names in `also` may be meant, too, but are not listed where none is near.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*names, *also], n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 

@@ -80,6 +80,118 @@ def test_text_from_the_command_line_becomes_numbers_and_booleans_where_they_are_
         LoadConfig.load({"host": "w", "period": "soon"}, strict=False)
 
 
+# -- tables in configurations ------------------------------------------------------------------------------
+
+
+class Auth(AgentConfig, frozen=True):
+    user: Annotated[str, Meta(description="who")]
+    password: str = ""
+
+
+class Target(AgentConfig, frozen=True):
+    host: Annotated[str, Meta(min_length=1, description="which host")]
+    port: Annotated[int, Meta(ge=1, le=65535, description="where it listens")] = 22
+    auth: Annotated[Auth | None, Meta(description="who we are there")] = None
+    families: Annotated[list[str], Meta(description="what to read")] = msgspec.field(default_factory=lambda: ["cpu"])
+
+    def __post_init__(self) -> None:
+        if "/" in self.host:
+            raise ValueError(f"host must be a name, not {self.host!r}")
+
+
+class RemoteConfig(AgentConfig, frozen=True):
+    hosts: Annotated[list[str | Target], Meta(max_length=3, description="hosts to read")] = msgspec.field(
+        default_factory=list
+    )
+    proxy: Target | None = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def test_a_list_takes_tables_and_their_shorthands() -> None:
+    config = RemoteConfig.load({"hosts": ["a", {"host": "b", "auth": {"user": "me"}}], "proxy": {"host": "p"}})
+    assert config.hosts == ["a", Target(host="b", auth=Auth(user="me"))]
+    assert config.proxy == Target(host="p")
+    assert RemoteConfig.load(config.to_dict()) == config
+    loose = RemoteConfig.load({"hosts": [{"host": "b", "port": "23"}]}, strict=False)
+    assert loose.hosts == [Target(host="b", port=23)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hosts": ["a", {"host": "b", "hots": 1}]}, "hosts[1]: unknown key 'hots'; did you mean 'host'?"),
+        (
+            {"hosts": [{"host": "b", "auth": {"usr": "me"}}]},
+            "hosts[0].auth: unknown key 'usr'; did you mean 'user'?",
+        ),
+        ({"proxy": {"host": "b", "xyzzy": 1}}, "proxy: unknown key 'xyzzy'; known: auth, families, host, port"),
+        ({"hosts": [{"host": "b", "port": 0}]}, "hosts[0].port: expected `int` >= 1"),
+        ({"hosts": [{"host": "b", "families": ["a", 5]}]}, "hosts[0].families[1]: expected `str`, got `int`"),
+        ({"hosts": [{"port": 5}]}, "hosts[0]: object missing required field `host`"),
+        ({"hosts": [{"host": "a/b"}]}, "hosts[0]: host must be a name, not 'a/b'"),
+        ({"hosts": ["a", 5]}, "hosts[1]: expected `str | table`, got `int`"),
+        ({"hosts": [{"host": "b", "auth": "me"}]}, "hosts[0].auth: expected `table | null`, got `str`"),
+        ({"hosts": "a"}, "hosts: expected `array`, got `str`"),
+        ({"hosts": ["a", "b", "c", "d"]}, "hosts: expected `array` of length <= 3"),
+        ({"labels": {"a": 5}}, "labels[...]: expected `str`, got `int`"),
+    ],
+)
+def test_a_mistake_in_a_table_is_named_with_its_place(values: dict[str, Any], message: str) -> None:
+    for strict in (True, False):
+        with pytest.raises(ConfigError) as refused:
+            RemoteConfig.load(values, where="h.toml: [remote]", strict=strict)
+        assert str(refused.value) == f"h.toml: [remote]: {message}"
+        assert RemoteConfig.problems(values, where="h.toml: [remote]", strict=strict) == [
+            f"h.toml: [remote]: {message}"
+        ]
+
+
+def test_all_problems_in_tables_are_told_at_once() -> None:
+    values = {
+        "hosts": [{"hots": "a", "port": "x"}, {"host": "a/b"}, "c"],
+        "proxy": {"host": "", "auth": {"usr": 1, "password": 2}},
+        "lables": {},
+    }
+    assert RemoteConfig.problems(values, where="f") == [
+        "f: hosts[0]: unknown key 'hots'; did you mean 'host'?",
+        "f: hosts[0].port: expected `int`, got `str`",
+        "f: hosts[1]: host must be a name, not 'a/b'",
+        "f: proxy.host: expected `str` of length >= 1",
+        "f: proxy.auth: unknown key 'usr'; did you mean 'user'?",
+        "f: proxy.auth.password: expected `str`, got `int`",
+        "f: unknown key 'lables'; did you mean 'labels'?",
+    ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["host", "port", "auth", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["hosts", "proxy", "labels", "x"]), JSON), st.booleans())
+def test_any_tables_are_a_configuration_or_a_config_error(values: dict[str, Any], strict: bool) -> None:
+    problems = RemoteConfig.problems(values, strict=strict)
+    with pytest.raises(ConfigError) if problems else contextlib.nullcontext() as refused:
+        RemoteConfig.load(values, strict=strict)
+    assert problems == [] or str(refused.value) == problems[0]
+
+
+def test_options_describe_what_is_in_a_table() -> None:
+    hosts, proxy, labels = options(RemoteConfig)
+    assert (hosts.type, hosts.description, hosts.default) == ("list[str | table]", "hosts to read", [])
+    assert (proxy.type, labels.type, labels.fields) == ("table | None", "dict[str, str]", ())
+    assert [field.name for field in hosts.fields] == ["host", "port", "auth", "families"]
+    assert hosts.fields == proxy.fields
+    assert hosts.fields[0].required
+    assert hosts.fields[1] == Option(
+        name="port", type="int", default=22, required=False, description="where it listens"
+    )
+    assert hosts.fields[2].type == "table | None"
+    assert [field.name for field in hosts.fields[2].fields] == ["user", "password"]
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     config = LoadConfig(host="w")
     with pytest.raises(AttributeError):
@@ -146,3 +258,9 @@ def test_the_nearest_known_name_is_offered_or_all_of_them() -> None:
     assert nearest("perod", ["period", "prefix"]) == "did you mean 'period'?"
     assert nearest("zzz", ["b", "a"]) == "known: a, b"
     assert unknown_key("perod", ["period"], "[agent]") == "[agent]: unknown key 'perod'; did you mean 'period'?"
+    assert unknown_key("perod", ["period"]) == "unknown key 'perod'; did you mean 'period'?"
+
+
+def test_other_names_may_be_meant_without_being_listed() -> None:
+    assert nearest("remte", ["disk-source"], also=["remote"]) == "did you mean 'remote'?"
+    assert nearest("zzz", ["b", "a"], also=["c"]) == "known: a, b"
