@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What Prometheus' exporters write, as samples: the text format (0.0.4) and OpenMetrics.
 
-The library prometheus-client parses; `agents.series` says what a series is called on the bus. Taken as ordinary
-samples: info (always 1), each state of a stateset, the buckets, sum and count of histograms and summaries, and
-``_created``. Left out: exemplars, and native histograms, which are no single number.
+The library prometheus-client parses, which costs 20 to 30 µs a sample; `ExpositionReader` asks it only when more
+than values has changed. `agents.series` says what a series is called on the bus. Taken as ordinary samples: info
+(always 1), each state of a stateset, the buckets, sum and count of histograms and summaries, and ``_created``.
+Left out: exemplars, and native histograms, which are no single number.
 """
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ def parse_exposition(
 
     Raises ValueError that names the line that makes no sense, or what there is too much of.
     """
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()  # metadata are JSON, which has no lone surrogates
     samples: list[Sample] = []
     lines = _Lines(text)
     bare = frozenset(() if openmetrics else (name.strip('"') for name in _BARE_COUNTER.findall(text)))
@@ -65,8 +68,80 @@ def parse_exposition(
     except _Refused:
         raise
     except GARBAGE as error:
-        raise ValueError(f"{lines.current}: {str(error) or 'it makes no sense'}") from None
+        raise ValueError(f"{lines.current}: {str(error)[:200] or 'it makes no sense'}") from None
     return _distinct(samples, longest)
+
+
+class ExpositionReader:
+    """Parses what one exporter says time and again. Measured: 1.5 µs a sample as long as only values change.
+
+    Then lines are what they were but for their last word, and what the parser made of them is used again (the
+    rules of OpenMetrics about values are not checked again). Lines with times or exemplars are always parsed.
+
+    Args:
+        wanted: which Prometheus names are taken; default: all
+        max_samples, longest: see `parse_exposition`
+    """
+
+    def __init__(
+        self,
+        *,
+        wanted: Callable[[str], bool] = lambda _: True,
+        max_samples: int = MAX_SAMPLES,
+        longest: int = LONGEST_NAME,
+    ) -> None:
+        self._wanted = wanted
+        self._max_samples = max_samples
+        self._longest = longest
+        self._known: tuple[list[str], bool, list[tuple[int, Sample]]] | None = None
+
+    def read(self, text: str, *, openmetrics: bool = False) -> list[Sample]:
+        """The wanted samples of an exposition. Raises ValueError as `parse_exposition` does."""
+        shape, values = _outline(text)
+        known = self._known
+        if known is not None and known[:2] == (shape, openmetrics) and "_" not in "".join(values):
+            try:
+                return [_with_value(sample, float(values[position])) for position, sample in known[2]]
+            except ValueError:
+                pass  # the parser says what is wrong
+        samples = parse_exposition(text, openmetrics=openmetrics, max_samples=self._max_samples, longest=self._longest)
+        names = {sample.details["name"] for sample in samples}
+        wanted = {name for name in names if self._wanted(str(name))}
+        kept = [(position, sample) for position, sample in enumerate(samples) if sample.details["name"] in wanted]
+        self._known = (shape, openmetrics, kept) if _are_plain(samples, shape, values) else None
+        return [sample for _, sample in kept]
+
+
+def _outline(text: str) -> tuple[list[str], list[str]]:
+    """All lines, those of samples without their last word; and these words."""
+    shape, values = [], []
+    for line in text.split("\n"):
+        if line and line[0] != "#":
+            head, _, value = line.rpartition(" ")
+            shape.append(head)
+            values.append(value)
+        else:
+            shape.append(line)
+    return shape, values
+
+
+def _are_plain(samples: list[Sample], shape: list[str], values: list[str]) -> bool:
+    """True if sample by sample the last word of a line is the value, and all that can change."""
+    if len(samples) != len(values) or any(" # " in line for line in shape):
+        return False
+    try:
+        return all(
+            sample.time is None and repr(sample.value) == repr(float(value))
+            for sample, value in zip(samples, values, strict=True)
+        )
+    except ValueError:
+        return False
+
+
+def _with_value(sample: Sample, value: float) -> Sample:
+    return Sample(
+        name=sample.name, value=value, unit=sample.unit, description=sample.description, details=sample.details
+    )
 
 
 class _Refused(ValueError):
