@@ -5,6 +5,7 @@ Knowing an agent's name loads nothing of it; `KnownAgent.load` does.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 GROUP = "hostbus.agents"
 OURS = "hostbus"
 """The distribution whose names nobody else may take."""
+
+ENDS = ("-source", "-sink")
+"""What may be left out of an agent's name, if only one agent can be meant."""
 
 
 class UnknownAgent(ConfigError):
@@ -68,12 +72,19 @@ def known_agents() -> dict[str, KnownAgent]:
     return found
 
 
-def find_agent(name: str) -> KnownAgent:
-    """The agent of that name. Raises UnknownAgent with the nearest one that is known."""
+def find_agent(name: str, others: Iterable[str] = ()) -> KnownAgent:
+    """The agent of that name; ``cpu`` is cpu-source, where nothing is called cpu itself.
+
+    Raises UnknownAgent with the nearest one that is known; `others` are names that would be right, too.
+    """
     agents = known_agents()
-    if name not in agents:
-        raise UnknownAgent(f"there is no agent {name!r}; {nearest(name, agents)}")
-    return agents[name]
+    meant = [agents[full] for full in (name, *(name + end for end in ENDS)) if full in agents]
+    if not meant:
+        families = [known.removesuffix(end) for known in agents for end in ENDS if known.endswith(end)]
+        raise UnknownAgent(f"there is no agent {name!r}; {nearest(name, [*agents, *others], also=families)}")
+    if len(meant) > 1 and meant[0].name != name:
+        raise UnknownAgent(f"{name!r} may be {' or '.join(known.name for known in meant)}: say which")
+    return meant[0]
 
 
 def config_of(agent: type[Agent]) -> type[AgentConfig]:

@@ -8,7 +8,7 @@
     prefix = "${HOST_PREFIX:-web1}"
     period = 5.0
 
-    [cpu-source]                      # one table per agent, named as `agent list` names it
+    [cpu-source]                      # one table per agent, named as `agent list` names it; [cpu] will do
     period = 1.0
 
     [second-archive]                  # another instance of an agent: any name, and which agent it is
@@ -23,7 +23,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ from msgspec import Meta
 
 from agents.cli.catalog import KnownAgent, UnknownAgent, config_of, default_token, find_agent, known_agents
 from bus.agent import Agent
-from bus.config import AgentConfig, nearest, unknown_key
+from bus.config import AgentConfig, unknown_key
 from bus.errors import ConfigError, HostbusError
 from bus.source import Source
 from bus.transport.base import Transport
@@ -81,12 +81,17 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a hostbus.toml says; without arguments, what an empty one says."""
+    """What a hostbus.toml says; without arguments, what an empty one says.
+
+    tables: by the full names of the agents, or the names of the instances. headings: what the file calls those
+    that it calls otherwise, ``[cpu]`` for cpu-source.
+    """
 
     source: str = ""
     bus: BusSettings = field(default_factory=BusSettings)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    headings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path | None) -> "Settings":
@@ -104,6 +109,7 @@ class Settings:
         """Tables and their names, but not what is in the agents' tables; and all that is wrong."""
         problems: list[str] = []
         tables: dict[str, Mapping[str, Any]] = {}
+        headings: dict[str, str] = {}
         for name, value in content.items():
             if not isinstance(value, dict):
                 problems.append(
@@ -111,23 +117,37 @@ class Settings:
                 )
                 continue
             try:
-                tables[name] = _filled_in(value, f"{path}: [{name}]")
-                if name not in (BUS, DEFAULTS):
-                    _agent_of(name, tables[name], str(path))
+                table = _filled_in(value, f"{path}: [{name}]")
+                full = name if name in (BUS, DEFAULTS) else _full_name(name, table, str(path))
             except ConfigError as error:
-                tables.pop(name, None)
                 problems.append(str(error))
+                continue
+            if full in tables:
+                problems.append(
+                    f"{path}: [{headings[full]}] and [{name}] are the same agent, {full}: put all into one of them, "
+                    f'or make one of them another instance with a key agent = "{full}"'
+                )
+            tables.setdefault(full, table)
+            headings.setdefault(full, name)
         bus = BusSettings()
         try:
             bus = BusSettings.load(tables.pop(BUS, {}), where=f"{path}: [{BUS}]")
         except ConfigError as error:
             problems.append(str(error))
-        return cls(source=str(path), bus=bus, defaults=tables.pop(DEFAULTS, {}), tables=tables), problems
+        defaults = tables.pop(DEFAULTS, {})
+        return cls(source=str(path), bus=bus, defaults=defaults, tables=tables, headings=headings), problems
+
+    def find(self, name: str) -> tuple[str, KnownAgent]:
+        """The full name of an agent or an instance, and which agent it is. Raises UnknownAgent."""
+        if name in self.tables:
+            return name, _agent_of(name, self.tables[name], self.source)
+        agent = find_agent(name, self.tables)
+        return agent.name, agent
 
     def instance(self, name: str) -> Instance:
         """The agent or instance called `name`. Raises UnknownAgent, and ConfigError for an unknown key in [agent]."""
+        name, agent = self.find(name)
         table = dict(self.tables.get(name, {}))
-        agent = _agent_of(name, table, self.source) if name in self.tables else _find(name, self.tables)
         table.pop("agent", None)
         token = table.pop("token", None) or default_token(name)
         fields = config_of(agent.load()).__struct_fields__
@@ -135,7 +155,7 @@ class Settings:
         for key in self.defaults:
             if key not in fields:
                 self._check_default(key)
-        where = f"{self.source}: [{name}]" if self.source else name
+        where = f"{self.source}: [{self.headings.get(name, name)}]" if self.source else name
         values.update(table)
         return Instance(name=name, agent=agent, token=str(token), values=values, where=where, wire=self.bus.wire)
 
@@ -162,7 +182,7 @@ class Settings:
                 self._check_default(key)
             except ConfigError as error:
                 yield str(error)
-        checked = Settings(source=self.source, bus=self.bus, tables=self.tables)
+        checked = replace(self, defaults={})
         for name in self.tables:
             try:
                 instance = checked.instance(name)
@@ -174,9 +194,7 @@ class Settings:
 
 def find(name: str, path: str) -> KnownAgent:
     """Which agent an agent's or an instance's name means, if the file at `path` is used. Raises ConfigError."""
-    settings = Settings.read(Path(path))
-    table = settings.tables.get(name)
-    return _agent_of(name, table, path) if table is not None else _find(name, settings.tables)
+    return Settings.read(Path(path)).find(name)[1]
 
 
 def check(path: Path) -> list[str]:
@@ -201,35 +219,31 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
-def _find(name: str, tables: Mapping[str, Any]) -> KnownAgent:
-    try:
-        return find_agent(name)
-    except UnknownAgent:
-        raise UnknownAgent(f"there is no agent {name!r}; {nearest(name, [*known_agents(), *tables])}") from None
-
-
 def _agent_of(name: str, table: Mapping[str, Any], source: str) -> KnownAgent:
     """Which agent a table is about: its key `agent`, else its name."""
     wanted = table.get("agent", name)
     if not isinstance(wanted, str):
         raise ConfigError(f"{source}: [{name}]: agent: expected the name of an agent, like 'cpu-source'")
     try:
-        return find_agent(wanted)
-    except UnknownAgent:
-        known = nearest(wanted, [*known_agents(), BUS, DEFAULTS])
-        raise ConfigError(
-            f'{source}: [{name}]: there is no agent {wanted!r}; {known} (another name needs a key agent = "...")'
-        ) from None
+        return find_agent(wanted, (BUS, DEFAULTS))
+    except UnknownAgent as error:
+        raise ConfigError(f'{source}: [{name}]: {error} (another name needs a key agent = "...")') from None
 
 
-def _filled_in(value: Any, where: str) -> Any:
+def _full_name(name: str, table: Mapping[str, Any], source: str) -> str:
+    """What a table is kept under: its name if that is an instance's, else the full name of its agent."""
+    agent = _agent_of(name, table, source)
+    return name if "agent" in table else agent.name
+
+
+def _filled_in(value: Any, where: str, path: str = "") -> Any:
     """`value` with the variables in its strings replaced. Raises ConfigError that names the key, never a value."""
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable(match, where), value)
+        return _VARIABLE.sub(lambda match: _variable(match, f"{where} {path}"), value)
     if isinstance(value, dict):
-        return {key: _filled_in(inner, f"{where} {key}") for key, inner in value.items()}
+        return {key: _filled_in(inner, where, f"{path}.{key}".lstrip(".")) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled_in(inner, where) for inner in value]
+        return [_filled_in(inner, where, f"{path}[{position}]") for position, inner in enumerate(value)]
     return value
 
 

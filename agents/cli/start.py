@@ -143,16 +143,18 @@ def _command(name: str, fields: "Sequence[Option]") -> Callable[..., None]:
     def command(**given: Any) -> None:
         _start(
             name,
-            {field.name: given.pop(f"field_{field.name}") for field in fields if f"field_{field.name}" in given},
+            {
+                field.name: _value(field, given.pop(_FIELD + field.name))
+                for field in fields
+                if _FIELD + field.name in given
+            },
             **given,
         )
 
     common = inspect.signature(_common).parameters
     taken = {f"--{key.replace('_', '-')}" for key in common} | {"--format", "--config", "--set"}
     parameters = [
-        inspect.Parameter(
-            f"field_{field.name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(field)
-        )
+        inspect.Parameter(_FIELD + field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(field))
         for field in fields
         if _flag(field.name) not in taken
     ]
@@ -206,8 +208,32 @@ def _is_list(field: "Option") -> bool:
     return field.type.startswith(("list", "tuple", "set", "frozenset"))
 
 
+def _takes_tables(field: "Option") -> bool:
+    return bool(field.fields) or field.type.startswith("dict")
+
+
+def _value(field: "Option", given: Any) -> Any:
+    """What was given for a field; text that begins with ``{`` is a table, as JSON, where the field takes one."""
+    if isinstance(given, list):
+        return [_value(field, item) for item in given]
+    if not (isinstance(given, str) and _takes_tables(field) and given.lstrip().startswith("{")):
+        return given
+
+    import msgspec
+
+    from bus.errors import ConfigError
+
+    try:
+        return msgspec.json.decode(given)
+    except msgspec.DecodeError as error:
+        # Without the text, which may have a password in it.
+        raise ConfigError(f"{_flag(field.name)}: what begins with {{ must be a JSON object: {error}") from None
+
+
 def _metavar(field: "Option") -> str:
     plain = field.type.removesuffix(" | None")
+    if _takes_tables(field):
+        return "TEXT|JSON" if "str |" in plain else "JSON"
     return {"str": "TEXT", "float": "NUMBER", "int": "INTEGER"}.get(plain, "TEXT" if _is_list(field) else plain)
 
 
