@@ -79,7 +79,9 @@ def options(config: type[AgentConfig]) -> list[Option]:
         description = ""
         if typing.get_origin(hint) is Annotated:
             hint, *extras = typing.get_args(hint)
-            description = next((extra.description or "" for extra in extras if isinstance(extra, Meta)), "")
+            # The last one: where a type brings limits and a description of its own, what is around it says more.
+            said = [extra.description for extra in extras if isinstance(extra, Meta) and extra.description]
+            description = said[-1] if said else ""
         default = field.default_factory() if callable(field.default_factory) else field.default
         found.append(
             Option(

@@ -147,6 +147,11 @@ class IntervalSource(Source):
         If it raises, that is logged with its traceback and counted, and the next tick runs.
         """
 
+    @property
+    def pending(self) -> bool:
+        """True while a source has not got hold yet of what it samples, such as hosts that it is connecting to."""
+        return False
+
     async def task(self) -> None:
         """Run `update` on every tick until the source stops."""
         self.task_stop_future.add_done_callback(lambda _: self._interrupted.set())

@@ -2,6 +2,7 @@
 """``agent start SOURCE --once`` and ``--dry-run``: what a source measures, on stdout."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
 import typer
@@ -14,10 +15,13 @@ from agents.cli.settings import Instance
 from agents.cli.tap import Tap, frame_of
 from bus.agent import default_url
 from bus.config import AgentConfig
+from bus.errors import HostbusError
 from bus.interval import IntervalSource
 from bus.source import Source
 from bus.timestamp import Timestamp
 from bus.transport.base import Message, Transport
+
+logger = logging.getLogger(__name__)
 
 READINGS = 2
 """How often --once reads: a rate is the difference of two readings."""
@@ -26,7 +30,9 @@ LONGEST_PERIOD_S = 1.0
 """Between the readings of --once; the configured period if that is shorter."""
 
 REACH_S = 5.0
+LOOK_S = 0.02
 UPDATES_S = 60.0
+"""For how long --once waits for readings. What has come by then is printed."""
 
 Point = tuple[str, int, float]
 
@@ -86,10 +92,27 @@ async def _run(
     period = agent.period
     if period is None or period.s > LONGEST_PERIOD_S:
         agent.period = LONGEST_PERIOD_S
-    async with asyncio.timeout(UPDATES_S):
-        await connection.begin(agent, REACH_S)
-        while agent.health.updates < READINGS:  # noqa: ASYNC110  # the source has no event for it; this lasts a second
-            await asyncio.sleep(0.02)
+    await connection.begin(agent, REACH_S)
+    reading = asyncio.create_task(_read_twice(agent), name="read twice")
+    ending = asyncio.create_task(agent.stopped(), name="stopped")
+    done, _ = await asyncio.wait({reading, ending}, timeout=UPDATES_S, return_when=asyncio.FIRST_COMPLETED)
+    is_read = bool(done or agent.health.updates)
+    if not done and agent.pending:
+        logger.warning("%s has not got hold of all that it samples within %g s", instance.name, UPDATES_S)
+    for task in (reading, ending):
+        task.cancel()
+    await asyncio.gather(reading, ending, return_exceptions=True)
     await agent.stop()
     await agent.stopped()
     printer.finish()
+    if not is_read:
+        raise HostbusError(f"{instance.name} took no reading within {UPDATES_S:g} s")
+
+
+async def _read_twice(agent: IntervalSource) -> None:
+    """Wait for `READINGS` of all that the source samples, once it has got hold of it."""
+    before = 0
+    while agent.health.updates < before + READINGS:
+        if agent.pending:
+            before = agent.health.updates
+        await asyncio.sleep(LOOK_S)

@@ -229,6 +229,15 @@ def test_options_describe_every_field_in_order() -> None:
     ]
 
 
+def test_a_type_that_brings_limits_may_be_described_by_each_field() -> None:
+    class Aliased(AgentConfig, frozen=True):
+        name: Annotated[Name, Meta(description="whose")] = "x"
+        count: Annotated[Annotated[int, Meta(ge=1, description="some number")], Meta(description="how many")] = 1
+        other: Annotated[int, Meta(description="some number"), Meta(le=5)] = 1
+
+    assert [option.description for option in options(Aliased)] == ["whose", "how many", "some number"]
+
+
 def test_a_configuration_without_fields_takes_nothing() -> None:
     assert options(AgentConfig) == []
     assert AgentConfig.load({}) == AgentConfig()

@@ -455,6 +455,10 @@ async def test_an_update_that_hangs_is_cancelled_and_what_was_sampled_before_is_
     assert source.health.failed == 0
 
 
+def test_a_source_is_not_pending_unless_it_says_so(memory_url):
+    assert Ticking(memory_url).pending is False
+
+
 def test_an_update_that_hangs_has_two_seconds():
     assert bus.source.TASK_END_S == 2.0
 

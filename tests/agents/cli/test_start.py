@@ -4,8 +4,11 @@
 import json
 import signal
 import time
+from importlib.metadata import EntryPoint
 
 import pytest
+
+from agents.cli import catalog, sampling
 
 QUICK = ("--once", "--dry-run", "--format", "json")
 
@@ -31,6 +34,58 @@ def test_once_prints_the_newest_point_of_every_metric(agent):
     assert len(found) == len(points)
     assert 0 <= found["web1.cpu.usage"]["value"] <= 100
     assert set(found["web1.cpu.usage"]) == {"metric", "time", "value"}
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    extra = [
+        EntryPoint(name=f"{name.lower()}-source", value=f"tests.agents.cli.{module}:{name}Source", group=catalog.GROUP)
+        for module, names in (("toy_tables", ("Slow", "Endless", "Hung", "Broken")), ("toys", ("Empty", "Idle")))
+        for name in names
+    ]
+    monkeypatch.setattr(catalog, "entry_points", lambda group: extra)
+
+
+def test_once_waits_until_a_source_has_got_hold_of_what_it_samples(agent, toys):
+    outcome = agent("start", "slow", "--period", "0.1", "--prefix", "web1", *QUICK)
+    assert (outcome.code, outcome.err) == (0, "")
+    points = {point["metric"]: point["value"] for point in map(json.loads, outcome.out.splitlines())}
+    assert points.keys() == {"web1.slow.readings", "web1.slow.late"}
+    assert points["web1.slow.readings"] >= 4  # two whole readings
+
+
+def test_once_prints_what_it_has_if_a_source_never_gets_hold_of_all(agent, toys, monkeypatch):
+    monkeypatch.setattr(sampling, "UPDATES_S", 0.6)
+    outcome = agent("start", "endless", "--period", "0.1", "--prefix", "web1", *QUICK)
+    assert outcome.code == 0
+    assert names(outcome.out) == {"web1.endless.readings"}
+    assert "endless-source has not got hold of all that it samples within 0.6 s" in outcome.err
+
+
+def test_once_of_a_source_whose_reading_does_not_end_is_an_error(agent, toys, monkeypatch):
+    monkeypatch.setattr(sampling, "UPDATES_S", 0.3)
+    outcome = agent("start", "hung", "--period", "0.1", *QUICK)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.endswith("agent: error: hung-source took no reading within 0.3 s\n")
+
+
+def test_once_of_a_source_that_fails_ends_with_its_error(agent, toys):
+    outcome = agent("start", "broken", "--period", "0.1", *QUICK)
+    assert (outcome.code, outcome.err) == (1, "agent: error: the toy is broken\n")
+
+
+def test_once_of_a_source_that_finds_nothing_says_why_there_are_no_points(agent, toys):
+    outcome = agent("start", "empty", "--period", "0.1", *QUICK)
+    assert (outcome.code, outcome.out) == (0, "")
+    (line,) = outcome.err.splitlines()
+    assert ": nothing to measure: no such thing in this machine; looking again every 60 s" in line
+
+
+@pytest.mark.parametrize("more", [QUICK, ("--dry-run",)])
+def test_a_source_that_lacks_something_says_what(agent, toys, more):
+    outcome = agent("start", "idle", *more)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (78, "", 1)
+    assert "no jobs; name them under [idle-source] jobs = [...]" in outcome.err
 
 
 def test_lines_for_people_fit_80_columns(agent):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A family with tables in its configuration, and two agents of one name."""
+"""Families for tests of `agent start`: one with tables in its configuration, others that are slow."""
 
 from typing import Annotated, ClassVar
 
@@ -7,6 +7,7 @@ from msgspec import Meta, field
 
 from agents.host import HostConfig, HostSource, Metric, Reading
 from bus.config import AgentConfig
+from bus.errors import HostbusError
 from bus.names import clean_word
 
 
@@ -42,3 +43,53 @@ class TalkSource(HostSource):
             **labels,
             **{f"{clean_word(one.host)}.{clean_word(one.user or 'nobody')}.port": float(one.port) for one in hosts},
         }
+
+
+class SlowSource(HostSource):
+    """Has not got hold of what it samples before its third reading."""
+
+    family = "slow"
+    metrics = (Metric("readings", "1", "how many"), Metric("late", "1", "what it had to get hold of"))
+    readings = 0
+
+    @property
+    def pending(self) -> bool:
+        return self.readings < 3
+
+    async def measure(self) -> None:
+        self.readings += 1
+        self.take(self.tick, {"readings": self.readings, **({} if self.pending else {"late": 1.0})})
+
+
+class EndlessSource(SlowSource):
+    """Never gets hold of it."""
+
+    family = "endless"
+
+    @property
+    def pending(self) -> bool:
+        return True
+
+
+class HungSource(SlowSource):
+    """Its first reading does not end."""
+
+    family = "hung"
+    pending = False
+
+    async def measure(self) -> None:
+        await self.task_stop_future
+
+
+class BrokenSource(SlowSource):
+    """Ends with an error."""
+
+    family = "broken"
+    pending = True
+
+    async def start(self) -> None:
+        await super().start()
+        self.start_task(self._break(), name="break")
+
+    async def _break(self) -> None:
+        raise HostbusError("the toy is broken")
