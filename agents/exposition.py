@@ -127,7 +127,7 @@ def _outline(text: str) -> tuple[list[str], list[str]]:
 
 def _are_plain(samples: list[Sample], shape: list[str], values: list[str]) -> bool:
     """True if sample by sample the last word of a line is the value, and all that can change."""
-    if len(samples) != len(values) or any(" # " in line for line in shape):
+    if len(samples) != len(values) or any(" # " in line for line in shape if line[:1] != "#"):
         return False
     try:
         return all(
