@@ -15,6 +15,8 @@ from agents.remote.parsers.common import kept, missing, parts_of, table_of
 NETWORK_TYPES = r"nfs4?|cifs|smb3|smbfs|ceph|9p|afs|lustre|beegfs|gpfs|orangefs|fuse(\.[^ ]*)?"
 """Types of file systems that are served by others, another host or a program, and hang if these do."""
 
+DISK_EVERY_S = 10.0
+
 _ROW = re.compile(r"^.*? +(\d+) +(\d+) +(-?\d+) +(?:\d+%|-) +(/.*)$")
 _SPACE, _INODES = "== space", "== inodes"
 _KIB = 1024
@@ -46,9 +48,11 @@ class DiskParser(MetricParser):
     """Space and inodes of the file systems that are the host's own, to the KiB that ``df`` counts in.
 
     `df` is asked about each mount point, because what it leaves out by itself is not what the family leaves out.
+    That takes four programs, so it is not done every second.
     """
 
     family = "disk"
+    every_s = DISK_EVERY_S
     command = _command(f"/ - ({NETWORK_TYPES}) /d", "/ - overlay /{/^([^ ]* ){4}\\/ /!d;}")
     metrics = table_of(DiskSource, lambda name: name.startswith("{mount}.") and name.partition(".")[2] in SPACE)
     network: ClassVar[bool] = False
