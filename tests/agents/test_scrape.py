@@ -253,7 +253,11 @@ async def test_nobody_there_is_said(probe: Probe) -> None:
             await probe(f"http://{where}/metrics")
 
 
-async def test_a_host_that_does_not_exist_is_said(probe: Probe) -> None:
+async def test_a_host_that_does_not_exist_is_said(probe: Probe, monkeypatch) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing)
     with pytest.raises(ScrapeError, match=r"^nowhere\.invalid:80 is not known to the DNS$"):
         await probe("http://nowhere.invalid/metrics")
 
