@@ -109,17 +109,8 @@ class _Run:
         self._pidfd: int | None = None
         self._open_pipes = 0
         self._stop = stop
-        self._selector.register(stop, selectors.EVENT_READ, self._on_stop)
 
     def __enter__(self) -> "_Run":
-        for pipe, take in ((self._process.stdout, self._output), (self._process.stderr, self._complaint)):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-            self._selector.register(pipe, selectors.EVENT_READ, lambda pipe=pipe, take=take: self._on_pipe(pipe, take))
-            self._open_pipes += 1
-        with contextlib.suppress(OSError):
-            self._pidfd = os.pidfd_open(self._process.pid)
-            self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -134,6 +125,7 @@ class _Run:
 
     def to_the_end(self) -> None:
         """Until the program has ended, one way or the other, and its output is read."""
+        self._watch()
         linger_until_s = 0.0
         while True:
             now_s = time.monotonic()
@@ -171,6 +163,17 @@ class _Run:
     @property
     def _is_to_end(self) -> bool:
         return self._stopped or self._failure is not None
+
+    def _watch(self) -> None:
+        self._selector.register(self._stop, selectors.EVENT_READ, self._on_stop)
+        for pipe, take in ((self._process.stdout, self._output), (self._process.stderr, self._complaint)):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ, lambda pipe=pipe, take=take: self._on_pipe(pipe, take))
+            self._open_pipes += 1
+        with contextlib.suppress(OSError):
+            self._pidfd = os.pidfd_open(self._process.pid)
+            self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
 
     def _judge(self, now_s: float) -> None:
         """Whether there is a reason to end it."""

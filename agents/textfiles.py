@@ -44,6 +44,8 @@ class TextFile(TextConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Checks that msgspec's limits cannot express. Raises ValueError."""
         super().__post_init__()
+        if not self.path:
+            raise ValueError("path: it is empty, so it names no file")
         if "\0" in self.path:
             raise ValueError("path cannot contain NUL characters")
         if self.name and self.name != clean_word(self.name):
@@ -83,12 +85,12 @@ class Library:
     A file that hangs is left alone until it answers, and with it those of its pattern.
 
     Args:
-        files: what to read; the first entry that a file belongs to counts
+        files: what to read; if a file belongs to more than one entry, its own counts, else the first pattern
         name: of the threads
     """
 
     def __init__(self, files: Iterable[TextFile], *, name: str) -> None:
-        self.entries = {file.path: file for file in files}
+        self.entries = {file.path: file for file in sorted(files, key=lambda file: file.is_pattern)}
         self.crowded: frozenset[str] = frozenset()
         """The patterns that match more files than are read."""
         self._isolator: Isolator[str, tuple[dict[str, Outcome], bool]] = Isolator(self._look, name=name)
