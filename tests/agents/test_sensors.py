@@ -10,6 +10,7 @@ from agents.host import NothingFound
 from agents.metric import MetricTable
 from agents.sensors import SensorsSource
 from tests.agents.desktop import AMDGPU, CORETEMP, NCT6775, PCI, PLATFORM, Desktop, Files, furnish, io_error
+from tests.agents.toy import Sampled, second
 
 GOLDEN = Path(__file__).parent / "fixtures" / "names" / "sensors.txt"
 CORE_0 = "coretemp.core_0.temperature"
@@ -149,6 +150,20 @@ def test_a_limit_that_changes_is_described_again_within_a_minute_and_only_that(h
     (place / "temp2_max").write_text("0\n")
     host.read(source, after_s=60.0)
     assert "high" not in source.describe(CORE_0).details
+
+
+async def test_limits_reach_the_bus_with_the_first_point_and_when_they_change(host, bare, monkeypatch) -> None:
+    place = bare.chip(f"{PLATFORM}/coretemp.0", CORETEMP)
+    source = host.source(SensorsSource)
+    sampled = Sampled(source, monkeypatch)
+    for minute, limit in enumerate(("80000", "80000", "85000")):
+        (place / "temp2_max").write_text(f"{limit}\n")
+        source.tick = second(60 * minute)
+        await source.update()
+    await source.teardown()
+    name = f"web1.sensors.{CORE_0}"
+    assert [(len(metrics), metrics[name]["high"]) for metrics in sampled.declared] == [(3, 80.0), (1, 85.0)]
+    assert [values[name] for _, values in sampled.points] == [58.5] * 3
 
 
 def test_a_limit_that_cannot_be_read_now_stays(host, bare, files) -> None:
