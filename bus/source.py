@@ -1,40 +1,33 @@
 # SPDX-License-Identifier: MIT
 """`Source`: an agent that declares metrics and sends points.
 
-Points go into the chunk of their metric; chunks that are ready are swapped out, made into messages and put
-into the outbox, from where a task of its own publishes them. Whoever samples never waits for the network.
+Points go into the chunk of their metric, and leave it by `bus.outflow`. Whoever samples never waits for the network.
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Unpack, get_args
 
 from bus.agent import AgentOptions
-from bus.buffers import Buffers
 from bus.chunk import ChunkBuffer
 from bus.client import Client
-from bus.encoder import Column, Encoder, FrameEncoder, MetricqEncoder
-from bus.errors import PublishFailed, RpcError
-from bus.frame import decode_frame
+from bus.declarations import Declarations, Metrics
+from bus.encoder import FrameEncoder, MetricqEncoder
+from bus.errors import PublishFailed
+from bus.membership import Membership
 from bus.names import check_metric, routing_key
-from bus.outbox import DEFAULT_LIMIT_POINTS, Outbox, Sender
+from bus.outbox import DEFAULT_LIMIT_POINTS
+from bus.outflow import Outflow
 from bus.rpc import Json
+from bus.source_task import SourceTask
 from bus.timestamp import Timedelta, Timestamp
 from bus.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 
 Wire = Literal["auto", "metricq"]
-
-TASK_END_S = 2.0
-"""How long `task()` has to end by itself after `task_stop_future` is set; then it is cancelled."""
-
-CANCEL_S = 0.5
-"""How long `task()` has to clean up when it is cancelled."""
-
-REFUSED_S = 30.0
 
 YIELD_EVERY_POINTS = 1000
 """`send` in a loop of its own lets other tasks run after so many points."""
@@ -87,19 +80,18 @@ class Source(Client, ABC):
             raise ValueError(f"buffer_limit must be at least 1 point, not {buffer_limit}")
         self._prefix = check_metric(prefix) if prefix else ""
         self._wire = wire
-        self._buffers = Buffers(chunk_size, buffer_limit, self._on_ready)
-        self._outbox = Outbox(self.token, buffer_limit)
+        self._outflow = Outflow(self.token, self._frames("hostbus.data"), chunk_size, buffer_limit)
+        self._buffers, self._outbox = self._outflow.buffers, self._outflow.outbox
         self.max_delay = max_delay
-        self._collecting = False
-        self._ageing = False
         self._since_yield = 0
-        self._encoder: Encoder = FrameEncoder("hostbus.data", self.token, self.started.posix_ns, self.routing_key)
-        self._declared: dict[str, Json] = {}
-        self._undeclared: dict[str, Json] = {}
-        self._declare_wanted = asyncio.Event()
-        self._registered = asyncio.Event()
-        self._task_limit = asyncio.Timeout(None)  # `timeout()` would want a running loop
-        self._task_ended = asyncio.Event()
+        self._declared = Declarations(
+            tell=lambda metrics: self.rpc("source.declare_metrics", metrics=metrics),
+            insist=lambda metrics: self._persist(
+                "declare metrics", lambda: self.rpc("source.declare_metrics", metrics=metrics)
+            ),
+            chunk_size=lambda metric: self[metric].chunk_size,
+        )
+        self._membership = Membership(self.token, self.transport, self._join)
 
     # -- points ----------------------------------------------------------------------------------------
 
@@ -124,14 +116,15 @@ class Source(Client, ABC):
         Assign seconds, a Timedelta or None; a chunk that is waiting keeps the delay it began with.
         Raises ValueError unless it is more than 0.
         """
-        return None if self._max_delay_s is None else Timedelta.from_s(self._max_delay_s)
+        seconds = self._outflow.max_delay_s
+        return None if seconds is None else Timedelta.from_s(seconds)
 
     @max_delay.setter
     def max_delay(self, max_delay: float | Timedelta | None) -> None:
         seconds = max_delay.s if isinstance(max_delay, Timedelta) else max_delay
         if seconds is not None and not 0 < seconds < float("inf"):
             raise ValueError(f"max_delay must be more than 0 seconds, or None, not {max_delay!r}")
-        self._max_delay_s = seconds
+        self._outflow.max_delay_s = seconds
 
     def __getitem__(self, metric: str) -> ChunkBuffer:
         """The chunk of a metric, to set its own `chunk_size`. Raises ValueError for what is not a metric name."""
@@ -144,7 +137,7 @@ class Source(Client, ABC):
         no number.
         """
         self._buffers.add(metric, time.posix_ns, value)
-        self._age()
+        self._outflow.age()
         self._since_yield += 1
         if self._since_yield >= YIELD_EVERY_POINTS:
             self._since_yield = 0
@@ -158,7 +151,7 @@ class Source(Client, ABC):
         try:
             self._buffers.sample(time.posix_ns, values)
         finally:
-            self._age()
+            self._outflow.age()
 
     def send_many(self, metric: str, times: Any, values: Any) -> None:
         """Send many points of one metric.
@@ -172,11 +165,11 @@ class Source(Client, ABC):
         TypeError for what are no numbers; nothing is sent then.
         """
         self._buffers.add_many(metric, times, values)
-        self._age()
+        self._outflow.age()
 
     async def flush(self) -> None:
         """Send all buffered points now, full chunk or not. Does not wait for the network: see `drain`."""
-        self._emit(self._buffers.take_all())
+        self._outflow.flush()
         await asyncio.sleep(0)
 
     async def drain(self, timeout: float = 60) -> None:
@@ -186,40 +179,9 @@ class Source(Client, ABC):
             async with asyncio.timeout(timeout):
                 await self._outbox.drained()
         except TimeoutError:
-            raise PublishFailed(
-                f"{self.token}: {self._outbox.points} points are not confirmed after {timeout:g} s"
-                + (f": {self.transport.last_error}" if self.transport.last_error else "")
-            ) from None
-
-    def _on_ready(self) -> None:
-        """Collect once per turn of the event loop, so that all chunks that get ready in it share a frame.
-
-        At once if the buffers are full: a loop that samples without ever waiting must not fill the memory.
-        """
-        if self._buffers.is_full:
-            self._emit(self._buffers.take_ready())
-        elif not self._collecting:
-            asyncio.get_running_loop().call_soon(self._collect)
-            self._collecting = True
-
-    def _collect(self) -> None:
-        self._collecting = False
-        self._emit(self._buffers.take_ready())
-
-    def _emit(self, columns: list[Column]) -> None:
-        if columns:
-            for parcel in self._encoder.encode(columns):
-                self._outbox.put(parcel)
-
-    def _age(self) -> None:
-        if self._max_delay_s is not None and not self._ageing and self._buffers.points:
-            asyncio.get_running_loop().call_later(self._max_delay_s, self._collect_aged)
-            self._ageing = True
-
-    def _collect_aged(self) -> None:
-        # All chunks go, the younger ones too: that is simpler than a timer per chunk, and fewer messages.
-        self._ageing = False
-        self._emit(self._buffers.take_all(manual=False))
+            reason = f": {self.transport.last_error}" if self.transport.last_error else ""
+            count = self._outbox.points
+            raise PublishFailed(f"{self.token}: {count} points are not confirmed after {timeout:g} s{reason}") from None
 
     def routing_key(self, metric: str) -> str:
         """Under which key the frames with a metric travel: metrics of one key share a frame.
@@ -230,30 +192,18 @@ class Source(Client, ABC):
 
     # -- metrics ---------------------------------------------------------------------------------------
 
-    async def declare_metrics(self, metrics: Mapping[str, Json] | Iterable[str]) -> None:
+    async def declare_metrics(self, metrics: Metrics) -> None:
         """Declare metrics and their metadata to the manager; needed before points of them are sent.
 
         They are declared again whenever the bus was away. Metadata: `unit`, `description`, `rate` or
         `interval`, `quantity`, `scope`, and any other JSON. Raises RpcError if the manager refuses (say,
         because another source that is alive owns one), RpcTimeout or NotConnected if it does not answer.
         """
-        described = self._describe(metrics)
-        await self.rpc("source.declare_metrics", metrics=described)
-        self._declared.update(described)
+        await self._declared.declare(metrics)
 
-    def declare_metrics_nowait(self, metrics: Mapping[str, Json] | Iterable[str]) -> None:
+    def declare_metrics_nowait(self, metrics: Metrics) -> None:
         """Declare as soon as the manager answers. If it refuses, the source fails."""
-        self._undeclared.update(self._describe(metrics))
-        self._declare_wanted.set()
-
-    def _describe(self, metrics: Mapping[str, Json] | Iterable[str]) -> dict[str, Json]:
-        if isinstance(metrics, str):
-            raise TypeError(f"metrics must be a mapping or a list of names, not the name {metrics!r} alone")
-        named = metrics if isinstance(metrics, Mapping) else {metric: {} for metric in metrics}
-        for name, about in named.items():
-            if not isinstance(about, Mapping):
-                raise TypeError(f"{name}: the metadata must be a mapping, not {type(about).__name__}")
-        return {check_metric(name): {"chunkSize": self[name].chunk_size, **about} for name, about in named.items()}
+        self._declared.declare_soon(metrics)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -268,86 +218,40 @@ class Source(Client, ABC):
     @property
     def task_stop_future(self) -> asyncio.Future[None]:
         """Done when `task` should end."""
-        return self._task_stop
+        return self._source_task.stop_wanted
 
     async def start(self) -> None:
         """Register, take the configuration, then start `task`."""
         await super().start()
-        self._task_stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.start_task(self._keep_registered(), name="register")
-        await self._registered.wait()
-        self.start_task(self._declare_pending(), name="declare")
-        self.start_task(self._run_task(), name="task")
-
-    async def _run_task(self) -> None:
-        try:
-            async with self._task_limit:
-                await self.task()
-        except TimeoutError:
-            if not self._task_limit.expired():
-                raise
-            logger.warning("%s: task() did not end within %g s of its stop: cancelled", self.token, TASK_END_S)
-        finally:
-            self._task_ended.set()
-
-    async def _keep_registered(self) -> None:
-        """Register after every connection: the manager or the broker may have lost what it knew.
-
-        Raises RpcError if the manager refuses the first time. Later, points go on while it is asked again.
-        """
-        seen = 0
-        while True:
-            seen = await self.transport.connected(seen)
-            try:
-                await self._join()
-            except RpcError as error:
-                if not self._registered.is_set():
-                    raise
-                logger.error("%s: refused on its return, asking again in %g s: %s", self.token, REFUSED_S, error)  # noqa: TRY400
-                await asyncio.sleep(REFUSED_S)
-                seen = 0
+        self._source_task = SourceTask(self.token)
+        self.start_task(self._membership.keep(), name="register")
+        await self._membership.begin()
+        self.start_task(self._declared.run(), name="declare")
+        self.start_task(self._source_task.run(self.task), name="task")
 
     async def _join(self) -> None:
         reply = await self._register("source.register")
-        if not self._registered.is_set():
+        if not self._membership.is_begun:
             await self._open_data(reply)
         await self._accept_config(reply)
-        if self._declared:
-            await self._persist("declare metrics", lambda: self.rpc("source.declare_metrics", metrics=self._declared))
-        self._registered.set()
+        await self._declared.repeat()
 
     async def _open_data(self, reply: Json) -> None:
         """Publish where, and in the way that, the manager says; what was sent before that is made anew."""
         transport = await self._data_transport(str(reply.get("dataServerAddress", "")))
         frames = reply.get("frameExchange")
         if self._wire == "metricq" or not frames:
-            self._encoder = MetricqEncoder(str(reply["dataExchange"]), self.token)
+            self._outflow.use(MetricqEncoder(str(reply["dataExchange"]), self.token))
         else:
-            self._encoder = FrameEncoder(str(frames), self.token, self.started.posix_ns, self.routing_key)
-        for parcel in self._outbox.withdraw():
-            chunks = decode_frame(parcel.message.body).chunks()
-            self._emit([(chunk.metric, list(chunk.times), list(chunk.values)) for chunk in chunks])
-        self.start_task(Sender(transport, self._outbox, self.token).run(), name="send")
+            self._outflow.use(self._frames(str(frames)))
+        self.start_task(self._outflow.run(transport), name="send")
 
-    async def _declare_pending(self) -> None:
-        while True:
-            await self._declare_wanted.wait()
-            self._declare_wanted.clear()
-            pending, self._undeclared = self._undeclared, {}
-            await self._persist("declare metrics", lambda: self.rpc("source.declare_metrics", metrics=pending))  # noqa: B023  # awaited in this round
-            self._declared.update(pending)
+    def _frames(self, exchange: str) -> FrameEncoder:
+        return FrameEncoder(exchange, self.token, self.started.posix_ns, self.routing_key)
 
     async def wind_down(self) -> None:
         """Stop `task`, send what is buffered, wait for the confirms."""
-        if not self._task_stop.done():  # `wait_for` in a task may have cancelled it
-            self._task_stop.set_result(None)
-        if not self._task_ended.is_set():
-            self._task_limit.reschedule(asyncio.get_running_loop().time() + TASK_END_S)
-            try:
-                async with asyncio.timeout(TASK_END_S + CANCEL_S):
-                    await self._task_ended.wait()
-            except TimeoutError:
-                logger.warning("%s: task() does not let itself be cancelled", self.token)
+        await self._source_task.end()
         try:
             await self.drain()
         finally:

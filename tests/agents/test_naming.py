@@ -103,6 +103,7 @@ def test_past_the_limit_names_are_refused_and_counted_once_each_and_that_is_said
     assert take_in(names, *names.unknown("abcd"), limit=2) == []
     assert take_in(names, *names.unknown("abcd"), limit=2) == []
     assert (names.refused, names.known) == (2, ["a", "b"])
+    assert names.unknown("abcd") == []  # nobody asks again
     (message,) = caplog.messages
     assert message.startswith("source-x has as many metrics as it may have (max_metrics, 2): c ")
 

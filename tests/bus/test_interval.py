@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bus.interval
-import bus.source
+import bus.source_task
 from bus.client import Client
 from bus.errors import RpcError
 from bus.interval import IntervalSource, Ticker
@@ -435,7 +435,7 @@ async def test_stop_lets_an_update_end(manager, tap, memory_url):
 async def test_an_update_that_hangs_is_cancelled_and_what_was_sampled_before_is_sent(
     manager, tap, memory_url, monkeypatch, caplog
 ):
-    monkeypatch.setattr(bus.source, "TASK_END_S", 0.05)
+    monkeypatch.setattr(bus.source_task, "TASK_END_S", 0.05)
     cancelled = asyncio.Event()
 
     async def during() -> None:
@@ -460,7 +460,7 @@ def test_a_source_is_not_pending_unless_it_says_so(memory_url):
 
 
 def test_an_update_that_hangs_has_two_seconds():
-    assert bus.source.TASK_END_S == 2.0
+    assert bus.source_task.TASK_END_S == 2.0
 
 
 async def test_the_vital_signs_are_in_the_answer_to_discover(manager, memory_url):

@@ -15,6 +15,7 @@ import pytest
 
 import bus.outbox
 import bus.source
+import bus.source_task
 from bus.buffers import Buffers
 from bus.client import Client
 from bus.errors import ConfigError, HostbusError, PublishFailed, RpcError
@@ -511,7 +512,7 @@ class Stubborn(Source):
 async def test_a_task_that_does_not_end_is_cancelled_and_its_last_points_are_sent(
     manager, tap, memory_url, monkeypatch, caplog
 ):
-    monkeypatch.setattr(bus.source, "TASK_END_S", 0.05)
+    monkeypatch.setattr(bus.source_task, "TASK_END_S", 0.05)
     async with Stubborn(memory_url) as source:
         pass
     assert source.cancelled
@@ -532,8 +533,8 @@ class Deaf(Source):
 
 
 async def test_a_task_that_cannot_be_cancelled_does_not_keep_the_points(manager, tap, memory_url, monkeypatch, caplog):
-    monkeypatch.setattr(bus.source, "TASK_END_S", 0.05)
-    monkeypatch.setattr(bus.source, "CANCEL_S", 0.05)
+    monkeypatch.setattr(bus.source_task, "TASK_END_S", 0.05)
+    monkeypatch.setattr(bus.source_task, "CANCEL_S", 0.05)
     async with Deaf("source-lab", memory_url, chunk_size=None) as source:
         await source.send("lab.voltage", at(0), 0.0)
     await tap.until_points(1)

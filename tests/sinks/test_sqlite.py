@@ -212,7 +212,7 @@ async def test_missing_frames_are_stored_as_gaps(network: str, path: Path) -> No
     async with SqliteSink("sink", network, config=config(path)) as sink, source(network) as web1:
         web1.tick(0, a=0)
         await until(lambda: sink.points_stored == 1)
-        web1._encoder._sequences["web1"] += 3  # type: ignore[attr-defined]
+        web1._outflow._encoder._sequences["web1"] += 3  # type: ignore[attr-defined]
         web1.tick(1, a=1)
         await until(lambda: sink.points_stored == 2)
         epoch = web1.started.posix_ns
