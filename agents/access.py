@@ -13,7 +13,16 @@ MAX_SECRET = 65536
 
 
 class ScrapeError(OSError):
-    """An endpoint was not scraped; the message says why."""
+    """An endpoint was not scraped; the message says why.
+
+    Args:
+        reason: what is the same each time, for as long as nothing changes
+        detail: what may differ each time
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def parse_exposition(
     except _Refused:
         raise
     except GARBAGE as error:
-        raise ValueError(f"{lines.current}: {str(error)[:200] or 'it makes no sense'}") from None
+        raise ValueError(f"{lines.current}: {_printable(str(error))[:200] or 'it makes no sense'}") from None
     return _distinct(samples, longest)
 
 
@@ -127,14 +127,14 @@ def _outline(text: str) -> tuple[list[str], list[str]]:
 
 def _are_plain(samples: list[Sample], shape: list[str], values: list[str]) -> bool:
     """True if sample by sample the last word of a line is the value, and all that can change."""
-    if len(samples) != len(values) or any(" # " in line for line in shape if line[:1] != "#"):
+    if any(" # " in line for line in shape if line[:1] != "#"):  # an exemplar, whose last word is no value
         return False
     try:
         return all(
             sample.time is None and repr(sample.value) == repr(float(value))
             for sample, value in zip(samples, values, strict=True)
         )
-    except ValueError:
+    except ValueError:  # no number, or more of the ones than of the others
         return False
 
 
@@ -188,7 +188,7 @@ def _sample(family: "Family", line: "Line", bare: frozenset[str], longest: int) 
         value = float(line.value)
         time = None if line.timestamp is None else _time(line.timestamp)
     except GARBAGE as error:
-        raise _Refused(f"{name}{labels or ''}: {error}"[:300]) from None
+        raise _Refused(f"{_printable(name)[:100]}{labels or ''}"[:200] + f": {error}") from None
     return Sample(
         name=series_name(name, labels, longest),
         value=value,
@@ -211,6 +211,11 @@ def _time(time: "float | LineTime") -> Timestamp:
     if isinstance(time, float | int):
         return Timestamp(round(seconds * 1000) * (NS_PER_S // 1000))
     return Timestamp(time.sec * NS_PER_S + time.nsec)
+
+
+def _printable(text: str) -> str:
+    """What others wrote, without what a terminal would obey."""
+    return text if text.isprintable() else repr(text)
 
 
 def _cut(text: str, longest: int) -> str:

@@ -33,6 +33,7 @@ ACCEPT_TEXT = f"{TEXT};version=0.0.4"
 ACCEPT = f"{ACCEPT_TEXT},{OPENMETRICS};version=1.0.0;q=0.5"
 """The text format first: programs in Go break OpenMetrics' rules by their own ``go_memstats_alloc_bytes``."""
 
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 HINTS = {
     401: "give user and password_file, or token_file",
     403: "its user or token may not read metrics",
@@ -117,12 +118,14 @@ class Scraper:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise ScrapeError(f"{self.endpoint.where} {_in_words(error)}") from None
+            reason, detail = _in_words(error)
+            raise ScrapeError(f"{self.endpoint.where} {reason}", detail) from None
 
     async def _take(self, response: "ClientResponse") -> Answer:
         where, limit = self.endpoint.where, self.endpoint.max_size
         if response.status != HTTPStatus.OK:
-            raise ScrapeError(f"{where} answered {_status_in_words(response)}")
+            reason, detail = _status_in_words(response)
+            raise ScrapeError(f"{where} answered {reason}", detail)
         kind = response.headers.get("Content-Type", TEXT).partition(";")[0].strip().lower()
         if kind not in (TEXT, OPENMETRICS):
             raise ScrapeError(
@@ -148,7 +151,7 @@ class Scraper:
         except ValueError as error:
             if answer.openmetrics:
                 self._accept = ACCEPT_TEXT
-            raise ScrapeError(f"{where} answered what makes no sense: {error}") from None
+            raise ScrapeError(f"{where} answered what makes no sense", str(error)) from None
         return samples if self.endpoint.honor_timestamps else [replace(sample, time=None) for sample in samples]
 
 
@@ -182,38 +185,38 @@ def open_session() -> "ClientSession":
     )
 
 
-def _in_words(error: Exception) -> str:
-    """What went wrong on the way, without what differs from one time to the next, and without the URL."""
+def _in_words(error: Exception) -> tuple[str, str]:
+    """What went wrong on the way, without the URL; and what of it may differ from one time to the next."""
     import aiohttp
 
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
-            return f"has a TLS certificate that is not trusted ({reason}): name who vouches for it in ca_file"
+            return f"has a TLS certificate that is not trusted ({reason}): name who vouches for it in ca_file", ""
         case aiohttp.ClientConnectorDNSError():
-            return "is not known to the DNS"
+            return "is not known to the DNS", ""
         case aiohttp.ClientSSLError():
-            return f"does not agree on TLS: {getattr(error.os_error, 'reason', None) or 'the handshake failed'}"
+            return "does not agree on TLS", getattr(error.os_error, "reason", None) or "the handshake failed"
         case aiohttp.ClientConnectorError():
             number = error.os_error.errno
-            return f"cannot be reached: {os.strerror(number) if number else error.os_error}"
+            return "cannot be reached", os.strerror(number) if number else str(error.os_error)
         case aiohttp.ServerDisconnectedError():
-            return "closed the connection without an answer"
+            return "closed the connection without an answer", ""
         case aiohttp.ClientPayloadError():
-            return "broke off in the middle of its answer"
+            return "broke off in the middle of its answer", ""
         case aiohttp.ClientResponseError():
-            return f"answered what is not HTTP: {error.message.splitlines()[0][:100]}"
+            return "answered what is not HTTP", repr(error.message.splitlines()[0][:100])
         case OSError():
-            return f"broke off: {error.strerror or type(error).__name__}"
+            return "broke off", error.strerror or type(error).__name__
         case _:
-            return f"cannot be asked: {type(error).__name__}"
+            return "cannot be asked", type(error).__name__
 
 
-def _status_in_words(response: "ClientResponse") -> str:
+def _status_in_words(response: "ClientResponse") -> tuple[str, str]:
+    """An answer other than 200, and what of it may differ from one time to the next."""
     status = response.status
-    said = f"{status} {(response.reason or '')[:80]}".rstrip()
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         target = urlsplit(response.headers.get("Location", ""))
         there = urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path, "", ""))
-        return f"{said}, to {there[:200]!r}: give the URL that is meant"
-    return f"{said}: {HINTS[status]}" if status in HINTS else said
+        return f"{status}, which points elsewhere", f"give the URL that is meant, perhaps {there[:200]!r}"
+    return f"{status} {PHRASES.get(status, '')}".rstrip(), HINTS.get(status, "")

@@ -180,6 +180,9 @@ def test_what_is_no_unicode_does_not_get_into_the_metadata() -> None:
         ("m 1 1e30\nn 2\n", r"m: a time of 1e\+27 s since 1970 is out of all reason"),
         ("m 1 NaN\n", "m: a time of nan s"),
         (f"m {'1' * 400}\n", "m: int too large to convert to float"),
+        ('m{a="\x1b[2J"\n', r"line 1, 'm\{a=\"\\x1b\[2J\"': could not convert"),
+        ('m{a="\x1b[2J"x} 1\n', r"^line 1, [ -~]*Invalid labels[ -~]*$"),
+        ('{"\x1b[2J"} 1 1e30\n', r"^[ -~]*: a time of 1e\+27 s[ -~]*$"),
         (f'm{{a="{"b" * MAX_LINE}"}} 1\n', f"line 1 has {MAX_LINE + 10} characters, more than {MAX_LINE}"),
     ],
 )

@@ -144,9 +144,29 @@ async def test_an_endpoint_that_is_away_is_down_and_that_is_said_once(scraping, 
     server.say("m 2\n")
     assert (await run.tick())["node.m"] == 2.0
     assert [record.message for record in caplog.records if "endpoint" in record.message] == [
-        f"web1.prometheus: endpoint node failed: ScrapeError: {server.address} answered 500 Oh",
+        f"web1.prometheus: endpoint node failed: ScrapeError: {server.address} answered 500 Internal Server Error",
         "web1.prometheus: endpoint node works again",
     ]
+
+
+async def test_a_cause_whose_details_differ_each_time_is_said_once(scraping, server: Exporter, caplog) -> None:
+    run = scraping(node(server))
+    for number in range(3):
+        server.say("m 1\n" * number + f"count {number} oops\n")
+        assert (await run.tick())["node.up"] == 0.0
+    assert run.source.parts.errors == 3
+    server.answer = response("", status="404 No")
+    await run.tick()
+    assert [record.message.partition("failed: ")[2] for record in caplog.records] == [
+        f"ScrapeError: {server.address} answered what makes no sense: line 1, 'count 0 oops': could not convert "
+        "string to float: 'oops'",
+        f"ScrapeError: {server.address} answered 404 Not Found: is the path right?",
+    ]
+    server.say("m 1\n")
+    await run.tick()
+    server.answer = response("", status="404 No")
+    await run.tick()
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 3
 
 
 async def test_an_endpoint_that_is_slow_holds_up_no_other(scraping, server: Exporter) -> None:

@@ -193,7 +193,9 @@ async def test_a_redirection_is_named_and_not_followed(probe: Probe, server: Exp
         there = f"http://me:hunter2@{other.address}/x?key=hunter2"
         server.answer = response("", status="302 Found", location=there)
         text = await refusal(probe, server, token_file=str(tmp_path / "token"))
-        assert text == f"answered 302 Found, to 'http://{other.address}/x': give the URL that is meant"
+        assert text == (
+            f"answered 302, which points elsewhere: give the URL that is meant, perhaps 'http://{other.address}/x'"
+        )
         assert other.requests == []
 
 
