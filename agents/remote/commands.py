@@ -98,7 +98,7 @@ class HostCommands:
         if command.name:
             self._aside[command.name] = (self._clock() + span_s, span_s)
         else:
-            self._core_count = 1
+            self._core_count, self._asks_cores = 1, False
         return span_s
 
     def read(self, commands: Sequence[Command], answers: Sequence[Answer], tick: Timestamp) -> dict[str, float]:

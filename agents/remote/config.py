@@ -10,7 +10,6 @@ from agents.host import HostConfig
 from agents.remote.target import Address, HostWords, MonitorTarget
 from bus.config import AgentConfig
 
-
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Timeout = Annotated[float, Meta(gt=0, le=300)]

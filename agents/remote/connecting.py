@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ KEEPALIVE_S = 15.0
 KEEPALIVES = 3
 """A connection whose peer has not answered so many keep-alives in a row is given up."""
 
-MAX_HOPS = 8
-PACE_S = 0.01
-"""Between the beginnings of two connections: keys are exchanged on the event loop, 5 ms each."""
+MAX_JUMPS = 8
+MORE_ALGORITHMS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+"""After the kinds of the keys that are known, so that a host that has none of these shows what it has."""
 
 
 class CannotConnect(HostbusError):
@@ -61,7 +61,6 @@ class Connector:
 
     def __init__(self) -> None:
         self._jumps: dict[Way, _Jump] = {}
-        self._next_at = 0.0
         # INFO there is a line per connection and channel.
         if (log := logging.getLogger("asyncssh")).level == logging.NOTSET:
             log.setLevel(logging.WARNING)
@@ -69,46 +68,33 @@ class Connector:
     @asynccontextmanager
     async def connection(self, target: MonitorTarget) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """A connection of the target's own, closed at the end. Raises CannotConnect or HostKeyError."""
-        async with self._link(Way.to(target), MAX_HOPS) as connection:
+        async with self._link(await _route(Way.to(target))) as connection:
             yield connection
 
     async def aclose(self) -> None:
         """Close the connections to jump hosts."""
-        for jump in list(self._jumps.values()):
-            jump.close()
-        await asyncio.gather(*(jump.ended() for jump in self._jumps.values()))
+        jumps = list(self._jumps.values())
         self._jumps.clear()
+        for jump in jumps:
+            jump.close()
+        await asyncio.gather(*(jump.ended() for jump in jumps))
 
     @asynccontextmanager
-    async def _link(self, way: Way, hops: int) -> AsyncIterator[asyncssh.SSHClientConnection]:
-        who = str(way.address)
-        if hops == 0:
-            raise CannotConnect(f"{who} is behind more than {MAX_HOPS} jump hosts; is it its own?")
-        try:
-            peek = await _options(way, client_keys=None, known_hosts=b"")
-            jump = _jump_of(way, peek)
-        except (OSError, ValueError, asyncssh.Error) as error:
-            raise CannotConnect(f"{who}: {_config_name(way)} or a key cannot be used: {error}") from error
-        if jump is None:
-            connection = await self._open(way, peek, None)
-            try:
-                yield connection
-            finally:
-                await _close(connection)
-        else:
-            async with self._shared(jump, hops - 1) as tunnel:
-                connection = await self._open(way, peek, tunnel)
-                try:
-                    yield connection
-                finally:
-                    await _close(connection)
+    async def _link(self, route: Sequence["_Hop"]) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        *before, last = route
+        async with AsyncExitStack() as stack:
+            tunnel = await stack.enter_async_context(self._shared(before)) if before else None
+            connection = await _open(last, tunnel)
+            stack.push_async_callback(_close, connection)
+            yield connection
 
     @asynccontextmanager
-    async def _shared(self, way: Way, hops: int) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    async def _shared(self, route: Sequence["_Hop"]) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """The connection to a jump host, which lasts until nobody uses it."""
+        way = route[-1].way
         jump = self._jumps.get(way)
         if jump is None or jump.is_over:
-            jump = self._jumps[way] = _Jump(way, self._link(way, hops))
+            jump = self._jumps[way] = _Jump(way, self._link(route))
         jump.users += 1
         try:
             yield await jump.connection()
@@ -120,27 +106,54 @@ class Connector:
                     del self._jumps[way]
                 await jump.ended()
 
-    async def _open(
-        self, way: Way, peek: asyncssh.SSHClientConnectionOptions, tunnel: asyncssh.SSHClientConnection | None
-    ) -> asyncssh.SSHClientConnection:
-        await self._pace()
-        who = str(way.address)
-        verifier = Verifier(who, known := _known_hosts(way, peek))
-        try:
-            try:
-                return await _connect(way, verifier, known, tunnel)
-            except asyncssh.KeyExchangeFailed:
-                # The host has no key of the kinds that are known for it: see which it has.
-                return await _connect(way, verifier, known, tunnel, server_host_key_algs="default")
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise verifier.problem or HostKeyError(f"{who}: {error}") from None
-        except (OSError, ValueError, asyncssh.Error) as error:
-            raise CannotConnect(f"{who}: {_in_words(error, peek)}") from error
 
-    async def _pace(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._next_at = max(now, self._next_at + PACE_S)
-        await asyncio.sleep(self._next_at - now)
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """A way, and what OpenSSH's configuration says about it."""
+
+    way: Way
+    peek: asyncssh.SSHClientConnectionOptions
+
+
+async def _route(way: Way) -> list[_Hop]:
+    """The hosts on the way, the nearest to us first, and the one that is meant."""
+    route: list[_Hop] = []
+    hop = way
+    while True:
+        if len(route) > MAX_JUMPS:
+            raise CannotConnect(f"{way.address} is behind more than {MAX_JUMPS} jump hosts; do they go in a circle?")
+        try:
+            # Reads files, in a thread.
+            peek = await asyncio.to_thread(_options, hop)
+            route.insert(0, _Hop(hop, peek))
+            jump = _jump_of(hop, peek)
+        except (OSError, ValueError, asyncssh.Error) as error:
+            raise CannotConnect(f"{hop.address}: {hop.ssh_config or USER_CONFIG} cannot be used: {error}") from error
+        if jump is None:
+            return route
+        hop = jump
+
+
+async def _open(hop: _Hop, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
+    who = str(hop.way.address)
+    known = _known_hosts(hop)
+    verifier = Verifier(who, known)
+    settings = _settings(hop.way)
+    if not hop.peek.config.get("HostKeyAlgorithms"):
+        settings["server_host_key_algs"] = MORE_ALGORITHMS
+    try:
+        return await asyncssh.connect(
+            **settings,
+            tunnel=tunnel,
+            known_hosts=known.match,
+            client_factory=lambda: verifier,
+            keepalive_interval=KEEPALIVE_S,
+            keepalive_count_max=KEEPALIVES,
+        )
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise verifier.problem or HostKeyError(f"{who}: {printable(str(error))}") from None
+    except (OSError, ValueError, asyncssh.Error) as error:
+        raise CannotConnect(f"{who}: {_in_words(error, hop.peek)}") from error
 
 
 class _Jump:
@@ -187,28 +200,10 @@ class _Jump:
                 raise
 
 
-async def _connect(
-    way: Way,
-    verifier: Verifier,
-    known: KnownHosts,
-    tunnel: asyncssh.SSHClientConnection | None,
-    **more: Any,
-) -> asyncssh.SSHClientConnection:
-    settings = _settings(way)
-    return await asyncssh.connect(
-        **settings,
-        tunnel=tunnel,
-        known_hosts=known.match,
-        client_factory=lambda: verifier,
-        keepalive_interval=KEEPALIVE_S,
-        keepalive_count_max=KEEPALIVES,
-        **more,
-    )
-
-
-async def _options(way: Way, **more: Any) -> asyncssh.SSHClientConnectionOptions:
-    """What OpenSSH's configuration says about a host. Reads files, in a thread."""
-    return await asyncio.to_thread(lambda: asyncssh.SSHClientConnectionOptions(**_settings(way), **more))
+def _options(way: Way) -> asyncssh.SSHClientConnectionOptions:
+    """What OpenSSH's configuration says about a host; keys are not read."""
+    settings = {**_settings(way), "client_keys": None, "known_hosts": b""}
+    return asyncssh.SSHClientConnectionOptions(**settings)
 
 
 def _settings(way: Way) -> dict[str, Any]:
@@ -241,25 +236,24 @@ def _config_files(way: Way) -> list[str]:
     return paths if way.ssh_config else [path for path in paths if os.access(path, os.R_OK)]
 
 
-def _config_name(way: Way) -> str:
-    return way.ssh_config or USER_CONFIG
-
-
 def _jump_of(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> Way | None:
     """The way to the host from which this one is reached; None for the direct way."""
     hops: Sequence[str] = way.jump or str(peek.tunnel or NO_JUMP).split(",")
     if list(hops) == [NO_JUMP]:
         return None
     *before, last = hops
-    return replace(way, address=Address.parse(last), jump=tuple(before))
+    address = Address.parse(last)
+    if not way.jump and address.host == way.address.host:  # "Host *" with ProxyJump, and this is that host
+        return None
+    return replace(way, address=address, jump=tuple(before))
 
 
-def _known_hosts(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> KnownHosts:
+def _known_hosts(hop: _Hop) -> KnownHosts:
     """The files of the target, else those of OpenSSH's configuration. There is no way to have none checked."""
-    if way.known_hosts:
-        return KnownHosts(way.known_hosts)
-    user: Any = peek.config.get("UserKnownHostsFile")
-    system: Any = peek.config.get("GlobalKnownHostsFile")
+    if hop.way.known_hosts:
+        return KnownHosts(hop.way.known_hosts)
+    user: Any = hop.peek.config.get("UserKnownHostsFile")
+    system: Any = hop.peek.config.get("GlobalKnownHostsFile")
     files = [*(USER_FILES if user is None else user), *(SYSTEM_FILES if system is None else system)]
     return KnownHosts(files or USER_FILES)
 
@@ -270,7 +264,12 @@ def _in_words(error: Exception, peek: asyncssh.SSHClientConnectionOptions) -> st
             f"the host takes none of the keys that we have for user {peek.username!r}; "
             f"try: ssh -o BatchMode=yes {peek.username}@{peek.host}"
         )
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {printable(str(error))}" if str(error) else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """What a host says, fit for a log: one line, of characters that do nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 async def _close(connection: asyncssh.SSHClientConnection) -> None:

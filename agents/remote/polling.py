@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from agents.remote.commands import Command, HostCommands
-from agents.remote.script import Answer
+from agents.remote.script import Answer, SessionLost, TooLong
 from agents.remote.target import MonitorTarget
 from bus.errors import HostbusError
 from bus.timestamp import Timestamp
@@ -30,7 +30,7 @@ class Session(Protocol):
         """False if every command has a channel of its own."""
 
     async def ask(self, commands: list[str], answers: list[Answer]) -> None:
-        """Run commands, and add each one's answer as it comes. Raises HostbusError."""
+        """Run commands, and add each one's answer as it comes. Raises SessionLost."""
 
     async def ended(self) -> None:
         """Wait until the session cannot be used any more."""
@@ -122,7 +122,9 @@ class Poller:
                 await session.ask([command.line for command in plan], answers)
         except TimeoutError:
             problem = self._late(session, plan, len(answers), deadline_s)
-        except HostbusError as error:
+        except TooLong as error:
+            problem = f"{error}; {self._set_aside(plan[len(answers)])}"
+        except SessionLost as error:
             problem = str(error)
         values = self.commands.read(plan, answers, tick)
         self.rounds += 1
@@ -139,9 +141,10 @@ class Poller:
         """What to say of a round that did not end in time."""
         if not session.begun or answered >= len(plan):
             return f"no answer within {deadline_s:g} s"
-        command = plan[answered]
-        span_s = self.commands.hung(command)
-        return f"within {deadline_s:g} s this did not end, it is left out for {span_s:g} s: {command.line}"
+        return f"no end within {deadline_s:g} s; {self._set_aside(plan[answered])}"
+
+    def _set_aside(self, command: Command) -> str:
+        return f"left out for {self.commands.hung(command):g} s: {command.line}"
 
     def _health(self, up: float) -> dict[str, float]:
         return {
@@ -166,6 +169,10 @@ class Poller:
                     self._lose(session, "the session ended")
             except HostbusError as error:
                 self._failed(str(error))
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                self._failed("the attempt was cancelled from within")
             except Exception as error:
                 # What a library did not foresee must not end the host's monitoring for ever.
                 logger.exception("%s: cannot connect", self.word)

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bus.errors import HostbusError
+
 MAX_OUTPUT_BYTES = 1 << 20
 """What a host may print in one round, marks included."""
 
@@ -17,8 +19,15 @@ SHELL = "env LC_ALL=C sh"
 """Without `exec`, which a restricted shell refuses."""
 
 
-class BadAnswer(Exception):
-    """What a host printed is no answer to the script; says what it is."""
+class SessionLost(HostbusError):
+    """A session ended, or has to end because of what the host sent; says why."""
+
+
+class TooLong(SessionLost):
+    """A command printed more than may be; it is the one after those that were answered."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {MAX_OUTPUT_BYTES >> 20} MiB of output in one round")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +77,12 @@ class Answers:
         return self.begun and len(self._answers) == self._count
 
     def feed(self, data: bytes) -> None:
-        """Take what came. Raises BadAnswer."""
+        """Take what came. Raises SessionLost."""
         searched = max(0, len(self._buffer) - len(self._mark) - 16)
         self._buffer += data
         self._taken += len(data)
         if self._taken > MAX_OUTPUT_BYTES:
-            raise BadAnswer(f"it printed more than {MAX_OUTPUT_BYTES >> 20} MiB in one round")
+            raise TooLong
         while (match := self._line.search(self._buffer, searched)) is not None:
             self._on_mark(match)
             del self._buffer[: match.end()]
@@ -82,7 +91,7 @@ class Answers:
     def _on_mark(self, match: re.Match[bytes]) -> None:
         expected = f"{len(self._answers)}".encode() if self.begun else b"begin"
         if match[1] != expected or self.complete:
-            raise BadAnswer(f"its shell answers out of turn: {match[1].decode()} where {expected.decode()} was due")
+            raise SessionLost(f"its shell answers out of turn: {match[1].decode()} where {expected.decode()} was due")
         if not self.begun:  # what stands before is what the host greets with
             self.begun = True
             return

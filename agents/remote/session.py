@@ -10,16 +10,18 @@ from contextlib import asynccontextmanager
 
 import asyncssh
 
-from agents.remote.connecting import CannotConnect, Connector
-from agents.remote.script import MAX_OUTPUT_BYTES, SHELL, Answer, Answers, BadAnswer, compose
+from agents.remote.connecting import CannotConnect, Connector, printable
+from agents.remote.script import MAX_OUTPUT_BYTES, SHELL, Answer, Answers, SessionLost, TooLong, compose
 from agents.remote.target import MonitorTarget
-from bus.errors import HostbusError
 
 logger = logging.getLogger(__name__)
 
 
-class SessionLost(HostbusError):
-    """The session ended, or was ended because of what the host sent; says why."""
+KILL_S = 1.0
+PROCESS_GROUP = "cut -d ' ' -f 5 /proc/$$/stat"
+
+PACE_S = 0.01
+"""Between the beginnings of two sessions: keys are exchanged on the event loop, 5 ms each."""
 
 
 class Session:
@@ -36,6 +38,8 @@ class Session:
         self._mark = secrets.token_hex(12)
         self._scripts: dict[tuple[str, ...], bytes] = {}
         self._shell: _Shell | None = None
+        self._group = 0
+        self._given_up = asyncio.Event()
         self._running: asyncssh.SSHClientChannel[bytes] | None = None
         self.begun = False
         """True once the host has answered in the current round."""
@@ -51,16 +55,21 @@ class Session:
         try:
             channel, _ = await self._channel(shell, SHELL)
         except (OSError, asyncssh.Error) as error:
-            raise CannotConnect(f"the host opens no session: {error}") from error
+            raise CannotConnect(f"the host opens no session: {printable(str(error))}") from error
         shell.channel = channel
         try:
-            await shell.ask(compose((), self._mark), 0, self._mark, [])
+            answers: list[Answer] = []
+            await shell.ask(compose((PROCESS_GROUP,), self._mark), 1, self._mark, answers)
         except SessionLost:
-            channel.abort()
+            # The host may allow one channel at a time, and counts this one until its process has ended.
+            channel.write_eof()
+            await channel.wait_closed()
             if self._connection.is_closed():
                 raise
         else:
             self._shell = shell
+            group = answers[0].output.strip()
+            self._group = int(group) if group.isascii() and group.isdigit() and len(group) < 9 else 0
 
     async def ask(self, commands: Sequence[str], answers: list[Answer]) -> None:
         """Run commands, and add each one's answer as it comes. Raises SessionLost."""
@@ -82,40 +91,65 @@ class Session:
 
     async def ended(self) -> None:
         """Wait until the session cannot be used any more."""
-        if self._shell is None:
-            await self._connection.wait_closed()
-        else:
-            await self._shell.ended.wait()
+        ends = [self._connection.wait_closed(), self._given_up.wait()]
+        if self._shell is not None:
+            ends.append(self._shell.ended.wait())
+        tasks = [asyncio.create_task(end, name="end of a session") for end in ends]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def give_up(self) -> None:
-        """End the session without waiting; the host is told to end what it runs for us, if it still listens."""
-        channel = self._running or (self._shell.channel if self._shell else None)
-        if channel is not None:
-            with contextlib.suppress(OSError, asyncssh.Error):
-                channel.send_signal("KILL")
-        self._connection.abort()
+        """The session is of no use any more: a command hangs, or the host does. Returns at once."""
+        self._given_up.set()
+
+    async def aclose(self) -> None:
+        """If the session was given up, tell the host to end what it runs for us: what hangs may hang for ever."""
+        if not self._given_up.is_set() or not self.begun:
+            return
+        with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
+            async with asyncio.timeout(KILL_S):
+                if self._running is not None:
+                    self._running.send_signal("KILL")
+                elif self._group > 1:
+                    # Not a signal, which sshd refuses for root. The shell lives, so the number is still its own.
+                    output = _Output(0)
+                    await self._channel(output, f"kill -9 -{self._group}")
+                    await output.ended.wait()
 
     async def _ask_each(self, commands: Sequence[str], answers: list[Answer]) -> None:
         room = MAX_OUTPUT_BYTES
         for command in commands:
             output = _Output(room)
             try:
-                self._running, _ = await self._channel(output, command, env={"LC_ALL": "C"})
+                self._running = await self._open_channel(output, command)
                 self._running.write_eof()
                 self.begun = True
                 await output.ended.wait()
             except (OSError, asyncssh.Error) as error:
-                raise SessionLost(f"{type(error).__name__}: {error}") from error
+                raise SessionLost(f"{type(error).__name__}: {printable(str(error))}") from error
             room -= len(output.data)
             if room < 0:
                 self._running.abort()
-                raise SessionLost(f"it printed more than {MAX_OUTPUT_BYTES >> 20} MiB in one round")
+                raise TooLong
             if output.exit_code is None and self._connection.is_closed():
                 raise SessionLost("the connection was lost")
             self._running = None
             text = output.data.decode("utf-8", "surrogateescape")
             answers.append(Answer(text, 255 if output.exit_code is None else output.exit_code, self._clock()))
         self.begun = True
+
+    async def _open_channel(self, output: "_Output", command: str) -> "asyncssh.SSHClientChannel[bytes]":
+        """A channel for a command. A host that allows one at a time may not have done with the one before."""
+        for pause_s in (0.01, 0.05, 0.2):
+            try:
+                return (await self._channel(output, command, env={"LC_ALL": "C"}))[0]
+            except asyncssh.ChannelOpenError:
+                await asyncio.sleep(pause_s)
+        return (await self._channel(output, command, env={"LC_ALL": "C"}))[0]
 
     async def _channel(
         self, session: "_Output | _Shell", command: str, env: Mapping[str | bytes, str | bytes] | None = None
@@ -166,30 +200,29 @@ class _Shell(asyncssh.SSHClientSession[bytes]):
             self._said = (self._said + data)[-300:]
             return
         if self._answers is None or self._round is None or self._round.done():
-            self._end("it printed something though nothing was asked")
-            return
+            return  # of a command that left something running
         try:
             self._answers.feed(data)
-        except BadAnswer as error:
-            self._end(str(error))
+        except SessionLost as error:
+            self._end(error)
         else:
             if self._answers.complete:
                 self._round.set_result(None)
 
     def eof_received(self) -> bool:
         """The shell has closed its output."""
-        self._end("the shell ended")
-        return False
+        self._end(SessionLost("the shell ended"))
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel or the connection has ended."""
-        self._end(f"the connection was lost: {exc}" if exc else "the shell ended")
+        self._end(SessionLost(f"the connection was lost: {printable(str(exc))}" if exc else "the shell ended"))
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: SessionLost) -> None:
         self.ended.set()
         if self._round is not None and not self._round.done():
-            said = self._said.decode("ascii", "backslashreplace").strip()
-            self._round.set_exception(SessionLost(f"{why} ({said})" if said else why))
+            said = printable(self._said.decode("utf-8", "replace").strip())
+            self._round.set_exception(SessionLost(f"{why}; it said: {said}") if said else why)
 
 
 class _Output(asyncssh.SSHClientSession[bytes]):
@@ -212,6 +245,10 @@ class _Output(asyncssh.SSHClientSession[bytes]):
             if len(self.data) > self._room:
                 self.ended.set()
 
+    def eof_received(self) -> bool:
+        """The exit code is still to come."""
+        return True
+
     def exit_status_received(self, status: int) -> None:
         """The command has ended."""
         self.exit_code = status
@@ -231,10 +268,12 @@ class Sessions:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._connector = Connector()
         self._clock = clock
+        self._next_at = 0.0
 
     @asynccontextmanager
     async def session(self, target: MonitorTarget) -> AsyncIterator[Session]:
         """A session that can be asked. Raises CannotConnect or HostKeyError, and TimeoutError never."""
+        await self._pace()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(target.connect_timeout_s):
@@ -243,7 +282,15 @@ class Sessions:
                     await session.open()
             except TimeoutError:
                 raise CannotConnect(f"no session within {target.connect_timeout_s:g} s") from None
-            yield session
+            try:
+                yield session
+            finally:
+                await session.aclose()
+
+    async def _pace(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._next_at = max(now, self._next_at + PACE_S)
+        await asyncio.sleep(self._next_at - now)
 
     async def aclose(self) -> None:
         """Close what several sessions shared."""

@@ -138,17 +138,17 @@ class RemoteSource(HostSource):
     async def start(self) -> None:
         """Begin to connect, then join the bus. Raises ConfigError for modules and parsers that are not there."""
         self._sessions = await self.worker.call(self._load, IMPORT_S)
-        await self._adopt(self.config)
+        await self._adopt(await self._targets(self.config))
         await super().start()
         self.task_stop_future.add_done_callback(lambda _: self._settled.set())
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """Put a configuration in force at once: hosts that it does not change keep their sessions."""
-        if isinstance(config, RemoteConfig):
-            self._targets(config)  # what is wrong is said before anything changes
+        if not isinstance(config, RemoteConfig):
+            raise TypeError(f"{type(self).__name__} takes a RemoteConfig, not {type(config).__name__}")
+        targets = await self._targets(config)  # what is wrong is said before anything changes
         await super().reconfigure(config)
-        if self._sessions is not None:
-            await self._adopt(self.config)
+        await self._adopt(targets)
 
     async def teardown(self) -> None:
         """Close all sessions, without waiting for the hosts."""
@@ -164,10 +164,10 @@ class RemoteSource(HostSource):
 
         return Sessions(self.clock)
 
-    def _targets(self, config: RemoteConfig) -> dict[str, MonitorTarget]:
+    async def _targets(self, config: RemoteConfig) -> dict[str, MonitorTarget]:
         """The hosts by their words, with their parsers. Raises ConfigError."""
-        for module in config.modules:
-            _import(module)
+        if config.modules:
+            await self.worker.call(lambda: _import(config.modules), IMPORT_S)
         try:
             if self._given is not None:
                 return self._host_words.of([_with_parsers(target, config.parsers) for target in self._given])
@@ -176,15 +176,15 @@ class RemoteSource(HostSource):
         except ValueError as error:
             raise ConfigError(f"{self.token}: {error}") from None
 
-    async def _adopt(self, config: RemoteConfig) -> None:
+    async def _adopt(self, targets: Mapping[str, MonitorTarget]) -> None:
         """Monitor these hosts and no others."""
-        targets = self._targets(config)
+        if self._sessions is None:
+            return
         gone = [poller for word, poller in self._pollers.items() if targets.get(word) != poller.target]
         self._pollers = {word: poller for word, poller in self._pollers.items() if poller not in gone}
         words = {poller.word for poller in gone}
         self.redescribe([name for name in self._names.known if name.split(".", 1)[0] in words])
         await self._close(gone)
-        assert self._sessions is not None
         for word, target in targets.items():
             if word not in self._pollers:
                 self._pollers[word] = self._poller(word, target, self._sessions)
@@ -219,8 +219,9 @@ def _with_parsers(target: MonitorTarget, names: Sequence[str] | None) -> Monitor
     return replace(target, parsers={name: find_parser(name, host) for name in names})
 
 
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except Exception as error:
-        raise ConfigError(f"modules: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ConfigError(f"modules: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
