@@ -243,6 +243,13 @@ def test_a_reader_parses_again_only_when_more_than_values_has_changed(parsed: li
     assert len(parsed) == 3
 
 
+def test_a_reader_gives_the_same_object_again_for_what_has_not_changed() -> None:
+    reader = ExpositionReader()
+    first = reader.read("m 1\nn 2\n")
+    second = reader.read("m 1.0\nn 3\n")
+    assert (second[0] is first[0], second[1] is first[1]) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [

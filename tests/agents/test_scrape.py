@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -314,6 +315,16 @@ def test_unpacking_makes_no_more_than_the_limit() -> None:
         unpack(data[:-1], 1000)
     with pytest.raises(ValueError, match="is not"):
         unpack(b"m 1\n", 1000)
+
+
+def test_what_gets_too_large_when_unpacked_costs_no_memory() -> None:
+    bomb = gzip.compress(bytes(30_000_000))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than max_size"):
+        unpack(bomb, 1_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 async def test_too_many_samples_are_refused(probe: Probe, server: Exporter) -> None:
