@@ -80,6 +80,7 @@ class Fleet:
             archive=self._archive_file,
             where=self._transport.url,
         )
+        self._said: list[str] = []
         self._stop = asyncio.Event()
 
     # -- what runs -------------------------------------------------------------------------------------
@@ -168,6 +169,7 @@ class Fleet:
             waiting.cancel()
             await self._end()
             await self._transport.aclose()
+        self._say_remarks()
         self._say_archive("archived to")
 
     async def _until_stopped(self, work: Any) -> None:
@@ -272,14 +274,18 @@ class Fleet:
 
     async def _summaries(self) -> None:
         """Without a terminal, a line every 10 s, and remarks when they change; for ever."""
-        said: list[str] = []
         while True:
             await asyncio.sleep(SUMMARY_EVERY_S)
-            if sys.stdout.isatty():
-                continue
-            remarks = self._report.remarks()
-            for remark in remarks:
-                if remark not in said:
-                    print_line(remark)
-            said = remarks
-            print_line(self._report.summary())
+            self._say_remarks()
+            if not sys.stdout.isatty():
+                print_line(self._report.summary())
+
+    def _say_remarks(self) -> None:
+        """What the live table says all the time, said once where there is none."""
+        if sys.stdout.isatty():
+            return
+        remarks = self._report.remarks()
+        for remark in remarks:
+            if remark not in self._said:
+                print_line(remark)
+        self._said = remarks

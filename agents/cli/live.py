@@ -21,9 +21,14 @@ HEADLINES = {
     "load": {"1m": "1m", "5m": "5m", "15m": "15m", "tasks.total": "tasks"},
     "memory": {"used": "used", "available": "available", "swap.used": "swap"},
     "network": {"*.rx_bytes": "in", "*.tx_bytes": "out", "tcp.established": "tcp"},
+    "process": {"top.cpu.1": "busiest", "top.memory.1": "largest"},
+    "sensors": {"max:*.*.temperature": "hottest", "rapl.package-*.power": "packages", "*.charge": "battery"},
+    "gpu": {"max:*.utilization": "usage", "*.memory.used": "memory", "*.power": "power", "max:*.temperature": "heat"},
 }
-"""What is worth a glance and what it is called; ``*.NAME`` is the sum over all devices. Other families show
-what comes first."""
+"""What is worth a glance and what it is called, see `FamilyWatch.value`. Other families show what comes first."""
+
+UNITS = {"%": "%", "Cel": "°C", "W": "W", "J": "J", "V": "V", "A": "A", "s": "s", "1/min": "/min", "1/s": "/s"}
+"""Units as they are written behind a number; those that are not here are left out."""
 
 
 def live_table(render: Callable[[int], Group], *, redirect_stderr: bool) -> Live:
@@ -82,6 +87,6 @@ def with_unit(value: float, unit: str) -> str:
         return human_bytes(value) + unit[1:]
     if unit == "Hz":
         return f"{value / 1e9:.2f} GHz"
-    if unit == "%":
-        return f"{value:.1f} %"
-    return number(value)
+    if unit in ("%", "Cel", "W"):
+        return f"{value:.1f} {UNITS[unit]}"
+    return f"{number(value)} {UNITS.get(unit, '')}".rstrip()

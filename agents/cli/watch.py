@@ -4,6 +4,8 @@
 import time
 from collections import deque
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import isnan
 from pathlib import Path
 
 from agents.cli.tap import frame_of
@@ -28,6 +30,7 @@ class FamilyWatch:
         self.newest: dict[str, float] = {}
         """By name without the source's prefix, in the order of the messages."""
         self._arrivals: deque[tuple[float, int]] = deque()
+        self._matches: dict[str, tuple[int, list[str]]] = {}
 
     def on_data(self, message: Message) -> None:
         """Count one message."""
@@ -39,18 +42,37 @@ class FamilyWatch:
         self._arrivals.append((time.monotonic(), frame.points))
 
     def value(self, name: str) -> float | None:
-        """The newest value of a metric, or for ``*.NAME`` the sum over all devices but the loopback; None if none."""
-        if not name.startswith("*."):
-            return self.newest.get(name)
-        of_devices = [
-            value for found, value in self.newest.items() if found.partition(".")[2] == name[2:] and found[:3] != "lo."
-        ]
-        return sum(of_devices) if of_devices else None
+        """The newest value of a metric; for a glob like ``*.read_bytes`` the sum over all devices, None without any.
+
+        ``max:*.temperature`` is the highest instead. A ``*`` stays within its word; the loopback is left out.
+        """
+        kind, _, glob = name.rpartition(":")
+        if "*" not in glob:
+            return self.newest.get(glob)
+        values = [value for value in map(self.newest.__getitem__, self._matching(glob)) if not isnan(value)]
+        if not values:
+            return None
+        return max(values) if kind == "max" else sum(values)
 
     def unit_of(self, name: str) -> str:
-        """The unit of a metric, empty if the family does not say."""
-        metric = self._table.find(name)
+        """The unit of a metric or a glob, empty if the family does not say."""
+        glob = name.rpartition(":")[2]
+        metric = self._table.find(next(iter(self._matching(glob)), glob))
         return metric.unit if metric is not None else ""
+
+    def _matching(self, glob: str) -> list[str]:
+        """Worked out again only when there are new names: the table asks twice a second."""
+        known, matching = self._matches.get(glob, (0, []))
+        if known != len(self.newest):
+            words = glob.split(".")
+            found = {name: name.split(".") for name in self.newest}
+            matching = [
+                name
+                for name, its in found.items()
+                if len(its) == len(words) and its[0] != "lo" and all(map(fnmatchcase, its, words))
+            ]
+            self._matches[glob] = (len(self.newest), matching)
+        return matching
 
     def rate(self) -> float:
         """Points per second over the last `RATE_WINDOW_S`, or since the message before the last if that is longer."""

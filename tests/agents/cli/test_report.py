@@ -12,8 +12,10 @@ from agents.cli.report import Family, Report
 from agents.cli.settings import Settings
 from agents.cli.supervisor import Supervised
 from agents.cli.watch import FamilyWatch
-from agents.metric import MetricTable
+from agents.metric import Metric, MetricTable
+from bus.frame import CONTENT_TYPE, Frame, encode_frame, group_columns
 from bus.timestamp import Timestamp
+from bus.transport.base import Message
 from tests.agents.cli.toys import EmptySource
 
 
@@ -78,3 +80,38 @@ def test_the_live_table_has_a_line_for_what_is_absent_and_no_row(memory_url):
     ]
     assert any(line.startswith("not configured: idle") for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def frame_message(values):
+    frame = Frame(
+        groups=tuple(group_columns([(name, [1], [value]) for name, value in values.items()])), epoch=1, sequence=0
+    )
+    return Message(body=encode_frame(frame), exchange="hostbus.data", routing_key="web1.toy", content_type=CONTENT_TYPE)
+
+
+def test_a_glance_at_many_devices_is_their_sum_or_the_highest():
+    watch = FamilyWatch(
+        "toy", MetricTable([Metric("{device}.heat", "Cel", "how hot"), Metric("{device}.a.b", "W", "")])
+    )
+    values = {"x.heat": 30.0, "y.heat": 50.0, "z.heat": float("nan"), "lo.heat": 900.0, "x.a.b": 1.0, "plain": 7.0}
+    watch.on_data(frame_message({f"web1.toy.{name}": value for name, value in values.items()}))
+    names = ("*.heat", "max:*.heat", "*.a.b", "x.*.b", "plain", "*.cold", "absent", "*")
+    assert [watch.value(name) for name in names] == [80.0, 50.0, 1.0, 1.0, 7.0, None, None, 7.0]
+    assert [watch.unit_of(name) for name in ("max:*.heat", "x.heat", "*.a.b", "*.cold")] == ["Cel", "Cel", "W", ""]
+    watch.on_data(frame_message({"web1.toy.new.heat": 60.0}))
+    assert watch.value("max:*.heat") == 60.0
+    assert live.headline(watch, 60).plain.startswith("plain 7")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (40.25, "Cel", "40.2 °C"),
+        (3.0, "W", "3.0 W"),
+        (1200.0, "1/min", "1200 /min"),
+        (5.0, "1", "5"),
+        (2e9, "Hz", "2.00 GHz"),
+    ],
+)
+def test_values_have_units_for_people(value, unit, text):
+    assert live.with_unit(value, unit) == text
