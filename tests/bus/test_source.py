@@ -318,12 +318,15 @@ async def test_over_rabbitmq_a_network_that_is_cut_again_and_again_loses_and_reo
 
 
 async def test_metrics_are_declared_again_after_a_reconnect(memory_url):
-    async with Manager("manager", memory_url) as first, Lab("source-lab", memory_url) as source:
+    forgetful = ManagerConfig(store=":memory:")
+    async with Manager("manager", memory_url, config=forgetful) as first, Lab("source-lab", memory_url) as source:
         await source.declare_metrics({"lab.voltage": {"unit": "V"}})
         source.declare_metrics_nowait({"lab.current": {"unit": "A"}})
         await until(lambda: "lab.current" in first._registry.metrics)
+        await until(lambda: len(source._declared) == 2)  # it has the manager's answer
         await first.stop()
-        async with Manager("manager", memory_url) as second:
+        async with Manager("manager", memory_url, config=forgetful) as second:
+            assert not second._registry.metrics
             source.transport.drop_connections()  # type: ignore[attr-defined]
             await until(lambda: len(second._registry.metrics) == 2)
             assert second._registry.metrics["lab.voltage"].metadata["unit"] == "V"
