@@ -51,7 +51,7 @@ class Look(NamedTuple):
 
 
 class Looker:
-    """Looks at all processes, again and again. 9 µs a process, 12 if it did something since the last look.
+    """Looks at all processes, again and again. 9 to 12 µs a process, most of it the kernel's.
 
     Args:
         proc: where /proc is

@@ -6,8 +6,10 @@ import pytest
 
 from agents.host import NothingFound
 from agents.metric import MetricTable
-from agents.process import Gain, ProcessSource, gains_since, readable
+from agents.process import Gain, Member, ProcessSource, gains_since, readable, shares
+from agents.process_groups import Identity, Known
 from agents.procfs import PAGE_BYTES, Stat
+from bus.timestamp import Timestamp
 from tests.agents.process_tree import ProcessTree
 
 GOLDEN = Path(__file__).parent / "fixtures" / "names" / "process.txt"
@@ -118,6 +120,7 @@ def test_a_zombie_is_not_counted_but_what_it_did_before_is(tree, read) -> None:
     source = tree.source({"groups": [WEB]})
     read(source)
     tree.set(10, state="Z", ticks=140, rss=0, vms=0)
+    tree.files(10, read=1 << 30)
     values = of(read(source), "web")
     assert (values["count"], values["threads"], values["cpu"], values["fds"]) == (0, 0, 40.0, 0)
     assert values["read_bytes"] == 0.0
@@ -167,22 +170,38 @@ def test_what_may_not_be_read_is_left_out_and_said_once(tree, read, monkeypatch,
     values = of(read(source, after_s=10), "web")
     assert (values["read_bytes"], values["pss"], values["count"]) == (100.0, 5 * 1024, 2)
     secret.add("11")
+    monkeypatch.setattr(process_details, "count_fds", lambda path, *, by_size: len(guarded(path + "/io")))
     for _ in range(2):
         values = of(read(source, after_s=10), "web")
-        assert {"read_bytes", "written_bytes", "pss"} & values.keys() == set()
+        assert {"read_bytes", "written_bytes", "pss", "fds"} & values.keys() == set()
         assert values["count"] == 2
     said = [record for record in caplog.records if "may not be read" in record.message]
-    assert [record.levelname for record in said] == ["INFO", "INFO"]
+    assert [record.levelname for record in said] == ["INFO"] * 3
     assert "read_bytes and written_bytes of 1 of 2 processes of group web" in said[0].message
     assert "pss of 1 of 2 processes of group web" in said[1].message
+    assert "fds of 2 of 2 processes of group web" in said[2].message
 
 
 def test_shares_of_memory_come_every_10_s(tree, read) -> None:
     tree.start(10, "nginx", pss_kb=3)
-    source = tree.source({"groups": [WEB], "period": 1.0})
+    source = tree.source({"groups": [WEB], "period": 5.0})
     found = [of(read(source), "web").get("pss") for _ in range(20)]
     assert [value for value in found if value is not None] == [3072, 3072, 3072]
     assert source.describe("web.pss").every_s == 10.0
+
+
+def test_shares_of_memory_are_left_out_until_everybody_was_asked() -> None:
+    def member(pss: int | None, read_s: float, **changes: bool) -> Member:
+        known = Known(0, Identity(names=["x"]), (), 0.0, pss=pss, pss_read_s=read_s)
+        return Member(stat(0, 0)._replace(**changes), known, None, None, None)
+
+    never = float("-inf")
+    assert shares([member(5, 1.0), member(6, 1.0)]) == {"pss": 11}
+    assert shares([member(5, 1.0), member(None, never)]) == {}
+    assert shares([member(5, 1.0), member(None, 1.0)]) == {"pss": 5}
+    assert shares([member(None, 1.0)]) == {}
+    assert shares([member(5, 1.0), member(None, never, ended=True), member(None, never, kernel=True)]) == {"pss": 5}
+    assert shares([]) == {"pss": 0}
 
 
 def test_threads_of_the_kernel_are_ordinary(tree, read) -> None:
@@ -192,6 +211,7 @@ def test_threads_of_the_kernel_are_ordinary(tree, read) -> None:
     source = tree.source({"groups": ["kthreadd"]})
     values = of(read(source), "kthreadd")
     assert (values["count"], values["rss"], values["fds"], values["pss"]) == (1, 0, 0, 0)
+    assert source._members.known[2].pss_read_s == float("-inf")
 
 
 # -- ranks ---------------------------------------------------------------------------------------------
@@ -319,7 +339,9 @@ def test_dear_looks_are_made_less_often_and_that_is_said_once(tree, read, monkey
     tree.start(10)
     source = tree.source({"period": 1.0})
     again: list[str] = []
-    readings = [read(source), read(source)]
+    readings = [read(source)]
+    assert source.describe("top.cpu.1").every_s == 1.0  # the first look gets to know everybody
+    readings.append(read(source))
     monkeypatch.setattr(source, "redescribe", again.extend)
     assert all(readings)
     assert source.describe("top.cpu.1").every_s == 30.0
@@ -343,3 +365,23 @@ async def test_another_configuration_takes_effect_at_once(tree, read) -> None:
     assert "other.read_bytes" not in reading
     assert read(source, after_s=2)["other.read_bytes"] == 0.0
     assert source.describe("other.count").every_s == 2.0
+
+
+async def test_metrics_are_declared_anew_when_the_time_between_them_changes(tree, monkeypatch) -> None:
+    tree.start(10, "nginx")
+    source = tree.source({"groups": [WEB], "period": 1.0, "scan_every": 5.0})
+    intervals: list[float] = []
+    monkeypatch.setattr(source, "sample", lambda *_: None)
+    monkeypatch.setattr(
+        source,
+        "declare_metrics_nowait",
+        lambda metrics: intervals.extend(metrics[name]["interval"] for name in metrics if name.endswith("web.count")),
+    )
+    for scan_every in (5.0, 2.0):
+        await source.reconfigure(
+            source.config.load({"prefix": "web1", "groups": [WEB], "period": 1.0, "scan_every": scan_every})
+        )
+        tree.host.now_s += 10
+        source.tick = Timestamp(round(tree.host.now_s * 1e9))
+        await source.update()
+    assert (intervals[0], intervals[-1]) == (5.0, 2.0)

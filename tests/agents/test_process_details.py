@@ -59,6 +59,7 @@ def test_a_garbled_file_costs_only_what_it_tells(tree) -> None:
         ((10, 20), (115, 240), (100, 200), (5, 20)),
         ((10, 20), (15, 40), (100, 200), (5, 20)),
         ((10, 20), (115, 40), (100, 200), (105, 20)),
+        ((10, 20), (15, 240), (100, 200), (5, 220)),
         ((10, 20), (15, 40), None, None),
     ],
 )
@@ -81,6 +82,7 @@ def test_it_is_not_known_what_a_parent_got_from_a_child_that_was_not_read() -> N
     last = {1: stat(0), 2: stat(1), 3: stat(1)}
     assert inherited(last, {1: stat(0)}, {2: known(None), 3: known((1, 1))}) == {1: None}
     assert inherited(last, {1: stat(0)}, {3: known((1, 1))}) == {1: None}
+    assert inherited({1: stat(0), 2: stat(1)}, {1: stat(0)}, {2: known((1, 1), start=9)}) == {1: None}
 
 
 def test_a_pid_that_was_used_again_is_a_child_that_ended() -> None:

@@ -178,7 +178,7 @@ def test_a_user_that_does_not_exist_costs_his_groups_and_one_line_and_is_asked_f
     assert len([message for message in caplog.messages if "no user 'late-comer'" in message]) == 1
     entry = pwd.struct_passwd(("late-comer", "x", tree.proc.stat().st_uid, 0, "", "", ""))
     monkeypatch.setattr(pwd, "getpwnam", lambda _: entry)
-    assert asked.update(1002.0) == {10: ["work"]}
+    assert asked.update(1050.0) == {10: ["work"]}
     assert asked.update(1061.0) == {10: ["late", "work"]}
 
 
@@ -226,7 +226,7 @@ def test_another_process_under_the_same_pid_is_another(tree) -> None:
 
 def test_a_thread_of_the_kernel_that_changes_its_name_is_not_read_anew(tree) -> None:
     tree.start(10, "kworker/0:1", flags=0x200000, arguments=[])
-    asked = Asked(tree, "kworker*", ProcessGroup(name="events", names=["*-events"]))
+    asked = Asked(tree, "kworker*", ProcessGroup(name="events", names=["*-events"], cgroup="*"))
     assert asked.update() == {10: ["kworker"]}
     (tree.proc / "10/cgroup").unlink()
     tree.set(10, name="kworker/0:1-events")
@@ -247,7 +247,7 @@ def test_one_whose_command_line_hangs_costs_only_itself(tree) -> None:
     os.mkfifo(tree.proc / "10/cmdline")
     asked = Asked(tree, "work")
     looker = Looker(str(tree.proc))
-    known = asked.members.update(str(tree.proc), looker.look().processes, 1000.0, 0.4)
+    known = asked.members.update(str(tree.proc), looker.look().processes, 1000.0, 2.0)
     assert list(known) == [11]
     with open(tree.proc / "10/cmdline", "wb"):  # lets the thread go
         pass

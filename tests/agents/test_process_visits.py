@@ -7,7 +7,7 @@ import pytest
 
 from agents.process_visits import MOST_STUCK, Visits
 
-PATIENCE_S = 0.2
+PATIENCE_S = 2.0
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_one_that_hangs_is_left_alone_and_those_behind_it_are_visited(gate) -> N
     assert visits.each([1, 2, 3, 4], visit, PATIENCE_S) == {1: 1, 3: 3, 4: 4}
     assert visits.stuck == {2}
     assert visits.each([1, 2, 3], visit, PATIENCE_S) == {1: 1, 3: 3}
-    assert calls.count(2) == 1
+    assert (calls.count(1), calls.count(2)) == (2, 1)
     gate.set()
     until(lambda: not visits.stuck)
     assert visits.each([2], visit, 20) == {2: 2}

@@ -79,6 +79,7 @@ def test_files_that_make_no_sense_are_errors(data: bytes) -> None:
     [
         ("0::/system.slice/ssh.service\n", ["/system.slice/ssh.service"]),
         ("4:memory:/m\n0::/v2\n1:name=systemd:/s\n9:cpu,cpuacct:/m\n", ["/s", "/v2", "/m"]),
+        ("1:name=systemd:/s\n2:cpu:/s\n0::/v2\n", ["/s", "/v2"]),
         ("0::/a.scope (deleted)\n", ["/a.scope"]),
         ("0::/with:colon\nnonsense\n\n", ["/with:colon"]),
         ("", []),
