@@ -20,6 +20,7 @@ from agents.devices import Globs
 from agents.endpoint import Endpoint
 from agents.exposition import ExpositionReader
 from agents.foreign import Sample
+from agents.lookup import make_resolver
 from agents.worker import CallHung, Worker
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def open_session() -> "ClientSession":
     import aiohttp
 
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=aiohttp.ThreadedResolver()),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=make_resolver()),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,

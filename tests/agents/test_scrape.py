@@ -4,11 +4,8 @@
 import asyncio
 import base64
 import gzip
-import os
 import re
-import shutil
 import socket
-import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,43 +13,16 @@ from pathlib import Path
 import pytest
 
 from agents import scrape
-from agents.access import AccessFiles, ScrapeError
-from agents.endpoint import Endpoint
-from agents.foreign import Sample
-from agents.scrape import Scraper, open_session, unpack
-from tests.services.certificates import make_certificate, server_context
+from agents.access import ScrapeError
+from agents.scrape import unpack
+from tests.agents.scrape_lab import METRICS, SOON_S, Probe, probing
 from tests.services.exporter import Exporter, Request, exporter, packed, response
-
-METRICS = '# TYPE m gauge\nm{a="b"} 1.5 1790000000000\nn 2\n'
-SOON_S = 20.0
-
-
-class Probe:
-    """Scrapes with a session of its own, and lets go of everything."""
-
-    def __init__(self) -> None:
-        self.session = open_session()
-        self.scrapers: list[Scraper] = []
-
-    def scraper(self, url: str, **settings: object) -> Scraper:
-        made = Scraper(Endpoint(url=url, **settings), owner="test", longest=160)  # type: ignore[arg-type]
-        self.scrapers.append(made)
-        return made
-
-    async def __call__(self, url: str, **settings: object) -> list[Sample]:
-        return await self.scraper(url, **settings).scrape(self.session, SOON_S)
-
-    async def aclose(self) -> None:
-        for scraper in self.scrapers:
-            scraper.close()
-        await self.session.close()
 
 
 @pytest.fixture
 async def probe() -> AsyncIterator[Probe]:
-    made = Probe()
-    yield made
-    await made.aclose()
+    async with probing() as made:
+        yield made
 
 
 @pytest.fixture
@@ -60,14 +30,6 @@ async def server() -> AsyncIterator[Exporter]:
     async with exporter() as made:
         made.say(METRICS)
         yield made
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate that only itself vouches for."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def url_of(server: Exporter) -> str:
@@ -351,68 +313,3 @@ async def test_what_was_closed_is_not_scraped_any_more(probe: Probe, server: Exp
     scraper.close()
     with pytest.raises(ScrapeError, match="is no longer scraped"):
         await scraper.scrape(probe.session, SOON_S)
-
-
-# -- TLS -----------------------------------------------------------------------------------------------
-
-
-async def test_a_certificate_is_checked_against_the_ca_file(probe: Probe, authority: Path) -> None:
-    async with exporter(tls=server_context(authority)) as server:
-        server.say(METRICS)
-        scraper = probe.scraper(f"https://localhost:{server.port}", ca_file=str(authority / "cert.pem"))
-        for _ in range(2):
-            assert len(await scraper.scrape(probe.session, SOON_S)) == 2
-        assert server.connections == 1
-
-
-async def test_a_certificate_that_nobody_vouches_for_is_refused(probe: Probe, authority: Path, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("abc")
-    async with exporter(tls=server_context(authority)) as server:
-        with pytest.raises(ScrapeError, match=r"certificate that is not trusted \(self.signed certificate\): name who"):
-            await probe(f"https://localhost:{server.port}", token_file=str(tmp_path / "token"))
-        assert server.requests == []
-
-
-async def test_a_certificate_for_another_name_is_refused(probe: Probe, authority: Path) -> None:
-    async with exporter(tls=server_context(authority)) as server:
-        with pytest.raises(ScrapeError, match=r"is not trusted \(IP address mismatch"):
-            await probe(f"https://127.0.0.1:{server.port}", ca_file=str(authority / "cert.pem"))
-        assert server.requests == []
-
-
-async def test_a_server_may_ask_for_a_certificate(probe: Probe, authority: Path) -> None:
-    context = server_context(authority)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(authority / "cert.pem")
-    trust = {"ca_file": str(authority / "cert.pem")}
-    async with exporter(tls=context) as server:
-        server.say(METRICS)
-        url = f"https://localhost:{server.port}"
-        with pytest.raises(ScrapeError):
-            await probe(url, **trust)
-        own = {"cert_file": str(authority / "cert.pem"), "key_file": str(authority / "key.pem")}
-        assert len(await probe(url, **trust, **own)) == 2
-
-
-async def test_tls_to_a_server_without_it_is_said(probe: Probe) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        with pytest.raises(ScrapeError, match=f"^127.0.0.1:{port} does not agree on TLS: "):
-            await probe(f"https://127.0.0.1:{port}")
-
-
-def test_certificates_are_loaded_again_when_a_file_has_changed(authority: Path, tmp_path: Path) -> None:
-    path = tmp_path / "ca.pem"
-    path.write_bytes((authority / "cert.pem").read_bytes())
-    files = AccessFiles(Endpoint(url="https://web1", ca_file=str(path)))
-    first = files.read().tls
-    assert first is files.read().tls
-    os.utime(path, ns=(0, 0))
-    assert first is not files.read().tls
-    assert first is not None
-    assert (first.check_hostname, first.verify_mode) == (True, ssl.CERT_REQUIRED)
