@@ -29,7 +29,7 @@ class FixtureShell:
     def run(self, command: str, path: str = "") -> str:
         """What a command prints, with the names of files as the host has them."""
         proc, sys = str(self.host.proc), str(self.host.sys)
-        env = {"LC_ALL": "C", "PATH": path or f"{self.programs}:{os.environ['PATH']}"}
+        env = {"LC_ALL": "C.UTF-8", "PATH": path or f"{self.programs}:{os.environ['PATH']}"}
         line = command.replace("/proc/", f"{proc}/").replace("/sys/", f"{sys}/")
         done = subprocess.run(
             ["/bin/sh", "-c", line], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False

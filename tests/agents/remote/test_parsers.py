@@ -41,6 +41,11 @@ def test_a_command_is_one_line_that_writes_nothing(name: str) -> None:
     assert ">" not in command.replace("2>/dev/null", "")
 
 
+def test_what_is_dear_does_not_run_every_second() -> None:
+    dear = {name: parser.every_s for name, parser in ALL.items() if parser.every_s}
+    assert dear == dict.fromkeys(("cpu_frequency", "processes", "users", "disk", "disk_network", "nvidia_smi"), 10.0)
+
+
 @pytest.mark.parametrize("name", SHOWS)
 def test_a_host_without_the_files_of_linux_is_an_error_that_says_so(name: str, shell) -> None:
     for folder in (shell.host.proc, shell.host.sys):

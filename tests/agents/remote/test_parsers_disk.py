@@ -164,7 +164,7 @@ def test_the_shell_finds_mount_points_with_blanks_and_its_own_characters(shell, 
         (tmp_path / name).mkdir()
         escaped = name.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011")
         lines.append(f"{50 + number} 29 9:{number} / {tmp_path}/{escaped} rw - ext4 /dev/x rw")
-    (tmp_path / "eX").mkdir()
+    (tmp_path / "e").mkdir()  # what [e] would mean to a shell
     (shell.host.proc / "self/mountinfo").write_text("\n".join(lines) + "\n")
     before = set(os.listdir())
     shell.run(DiskParser.command)
@@ -198,6 +198,10 @@ def test_df_of_this_host_agrees_with_the_kernel() -> None:
 )
 def test_lines_that_are_no_rows_are_left_out(line: str) -> None:
     assert rows(line, {"/": "8:1"}) == {}
+
+
+def test_a_file_system_of_no_size_has_no_percentage_in_df() -> None:
+    assert rows("portal 0 0 0 - /", {"/": "0:50"}) == {"0:50": (0, 0, 0)}
 
 
 def test_a_device_may_have_blanks_and_numbers_in_its_name() -> None:

@@ -37,6 +37,13 @@ def test_a_speed_that_the_kernel_does_not_know_is_left_out(shell) -> None:
     assert "eth0.speed" not in shell.ask(NetworkParser())
 
 
+def test_an_interface_that_is_down_has_no_speed(shell) -> None:
+    (shell.host.sys / "class/net/eth0/operstate").write_text("down\n")
+    reading = shell.ask(NetworkParser())
+    assert reading["eth0.up"] == 0.0
+    assert "eth0.speed" not in reading
+
+
 def test_one_interface_with_a_garbled_state_costs_only_its_own(shell, caplog) -> None:
     (shell.host.sys / "class/net/eth0/speed").write_text("fast\n")
     parser = NetworkParser()
@@ -58,7 +65,7 @@ def test_connections_that_wait_are_those_that_the_kernel_counts(shell) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "TCP: inuse 5\n"])
-def test_without_socket_counters_there_is_traffic(text: str | None, shell) -> None:
+def test_without_socket_counters_there_is_traffic(text: str | None, shell, caplog) -> None:
     if text is None:
         (shell.host.proc / "net/sockstat").unlink()
     else:
@@ -66,6 +73,7 @@ def test_without_socket_counters_there_is_traffic(text: str | None, shell) -> No
     reading = shell.ask(NetworkParser())
     assert "eth0.up" in reading
     assert "tcp.time_wait" not in reading
+    assert len(caplog.records) == (text is not None)  # a kernel without them is no failure
 
 
 def test_two_interfaces_never_share_a_name(shell) -> None:

@@ -62,6 +62,10 @@ def test_names_and_metadata_are_those_of_the_gpu_family(shell) -> None:
     assert parser.every_s == 10.0
 
 
+def test_a_host_may_have_more_than_ten_gpus() -> None:
+    assert parse_gpu("12" + DATACENTRE[1:])[0] == "gpu12"
+
+
 def test_what_a_gpu_does_not_support_is_left_out(shell) -> None:
     assert shell.parse(NvidiaSmiParser(), OLD) == {
         "gpu0.memory.total": 981 * MIB,

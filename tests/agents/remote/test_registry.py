@@ -170,6 +170,11 @@ def test_what_is_no_parser_is_refused_and_nothing_changes(parsers, error, messag
     assert registry.parsers_for("db1") == {"cpu": A}
 
 
+def test_what_cannot_be_the_name_of_a_parser_cannot_be_taken_away_either() -> None:
+    with pytest.raises(ValueError, match="'a b' is not a name for a parser"):
+        ParserRegistry().register_host_parsers("db1", {"a b": None})
+
+
 @pytest.mark.parametrize(
     ("host", "error"), [("", ValueError), (None, TypeError), (re.compile(b"db."), TypeError), (7, TypeError)]
 )
