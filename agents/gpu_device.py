@@ -130,9 +130,6 @@ class Gpu:
         except (nvml.NVMLError, ValueError) as error:
             answer.gone = error
         self.gone = answer.gone
-        if self.gone is not None:
-            self.absent.clear()
-            self._counters = Counters()
         return answer
 
     # -- questions -------------------------------------------------------------------------------------
@@ -276,7 +273,7 @@ class Gpu:
 
     def _ask_instances(self, answer: Answer) -> None:
         nvml = self._nvml
-        for word, handle in list(self._instances.items()):
+        for word, handle in self._instances.items():
             answer.asked.add(word)
             try:
                 info = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -284,8 +281,7 @@ class Gpu:
             except ValueError as error:
                 answer.failures[word] = error
             except nvml.NVMLError as error:
-                del self._instances[word]  # it was destroyed; looked for again with what is slow
-                if error.value not in ABSENT and error.value not in GONE:
+                if error.value not in ABSENT and error.value not in GONE:  # else it was destroyed
                     answer.failures[word] = error
             else:
                 answer.values |= {f"{word}.memory.{name}": value for name, value in values.items()}

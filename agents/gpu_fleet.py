@@ -159,6 +159,8 @@ class Fleet:
 
     def ask(self, this: Round, is_wanted: Callable[[str, Identity | None], bool]) -> dict[str, Report]:
         """Ask all GPUs that are wanted. Returns what became of each by its word; one that is late is left out."""
+        if not self.is_ready:
+            return {}
         gpus = {index: gpu for index, gpu in self._gpus.items() if is_wanted(self._word(gpu), gpu.identity)}
         hung = self._asker.hung()
         self._round, self._sampling = this, self._samplers(gpus, this)

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from agents.gpu import GpuSource
+from agents.gpu_readings import throttle_values
 from agents.metric import MetricTable
 from bus.errors import ConfigError
 from bus.timestamp import Timestamp
@@ -150,6 +151,45 @@ def test_memory_that_the_driver_does_not_tell_is_in_no_sum(host, nvml) -> None:
     source = host.source(GpuSource)
     assert of(of(host.read(source), "gpu0"), "process") == {"mixed.memory": 5}
     assert of(of(host.read(source, after_s=10), "gpu0"), "process") == {"mixed.memory": 5}
+    gpu.compute = [Process(503, 2**64 - 1)]
+    assert of(of(host.read(source, after_s=10), "gpu0"), "process") == {}
+
+
+def test_memory_that_one_of_two_lists_tells_counts(host, nvml) -> None:
+    unknown = 2**64 - 1
+    gpu = GpuDouble("GPU-1", compute=[Process(501, unknown), Process(502, 20), Process(503, 0)])
+    gpu.graphics = [Process(501, 100), Process(502, unknown)]
+    nvml.gpus = [gpu]
+    for pid, name in {501: "one", 502: "two", 503: "idle"}.items():
+        add_process(host.proc, pid, name)
+    reading = of(host.read(host.source(GpuSource)), "gpu0")
+    assert of(reading, "process") == {"one.memory": 100, "two.memory": 20, "idle.memory": 0}
+
+
+def test_a_process_in_two_instances_has_the_memory_of_both(host, nvml) -> None:
+    gpu = GpuDouble("GPU-1", compute=[Process(501, 3, 7, 0), Process(501, 4, 8, 0)])
+    gpu.errors["nvmlDeviceGetGraphicsRunningProcesses_v3"] = pynvml.NVML_ERROR_NOT_SUPPORTED  # as it is with MIG
+    nvml.gpus = [gpu]
+    add_process(host.proc, 501, "train")
+    assert of(host.read(host.source(GpuSource)), "gpu0")["process.train.memory"] == 7
+
+
+@pytest.mark.parametrize(
+    ("bits", "names"),
+    [
+        (0x0, set()),
+        (0x1 | 0x100, set()),
+        (0x2, {"setting"}),
+        (0x4, {"power"}),
+        (0x8 | 0x40, {"hw_slowdown", "hw_thermal"}),
+        (0x8 | 0x80, {"hw_slowdown", "power_brake"}),
+        (0x10 | 0x20, {"sync_boost", "thermal"}),
+    ],
+)
+def test_bits_say_what_holds_the_clocks_down(bits: int, names: set[str]) -> None:
+    values = throttle_values(bits)
+    assert {name for name, value in values.items() if value} == {f"throttle.{name}" for name in names}
+    assert len(values) == 7
 
 
 async def test_groups_are_those_of_the_configuration(host, nvml) -> None:
@@ -191,6 +231,8 @@ async def test_gpus_are_chosen_by_word_uuid_or_model(host, nvml) -> None:
     assert {name.split(".")[0] for name in host.read(source)} == {"gpu1"}
     await source.reconfigure(GpuSource.Config.load({"prefix": "web1", "exclude_gpus": ["gpu1"]}))
     assert {name.split(".")[0] for name in host.read(source)} == {"gpu0", "gpu2"}
+    nvml.gpus[1].present = False
+    assert {name.split(".")[0] for name in host.read(source, after_s=60)} == {"gpu0", "gpu2"}
 
 
 def test_a_gpu_that_is_left_out_by_its_word_is_never_opened(host, nvml) -> None:
@@ -230,21 +272,46 @@ def test_mig_instances_are_made_and_destroyed_while_the_gpu_goes_on(host, nvml, 
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_traffic_is_sampled_where_there_is_no_counter(host, nvml) -> None:
-    gpus = [GpuDouble(f"GPU-{number}", fields={82: (1, 70)}) for number in range(3)]
-    nvml.gpus = gpus
-    source = host.source(GpuSource, {"period": 1})  # has time for two samples in a reading
+def test_traffic_is_sampled_where_there_is_no_counter(host, nvml, caplog) -> None:
+    caplog.set_level("INFO")
+    nvml.gpus = [GpuDouble(f"GPU-{number}", fields={82: (1, 70)}) for number in range(8)]
+    source = host.source(GpuSource, {"period": 3})  # has time for six samples in a reading
     came: list[list[str]] = []
     for _ in range(15):
         reading = host.read(source)
         came.append([name for name in sorted(reading) if name.endswith("rx_bytes")])
     first = next(index for index, names in enumerate(came) if names)
-    both = ["gpu0.pcie.rx_bytes", "gpu1.pcie.rx_bytes"]
-    assert came[first : first + 3] == [both, ["gpu2.pcie.rx_bytes"], []]
-    assert came[first + 10 : first + 12] == [both, ["gpu2.pcie.rx_bytes"]]
+    names = [f"gpu{number}.pcie.rx_bytes" for number in range(8)]
+    assert came[first : first + 3] == [names[:6], names[6:], []]
+    assert came[first + 10 : first + 12] == [names[:6], names[6:]]
     metric = source.describe("gpu0.pcie.rx_bytes")
     assert metric is not None
     assert (metric.scope, metric.every_s, metric.details["sampled_s"]) == ("point", 10.0, 0.02)
+    assert "pcie" not in caplog.text  # nothing is lacking
+
+
+async def test_traffic_is_declared_anew_when_a_counter_is_gone_or_comes(host, nvml, monkeypatch) -> None:
+    nvml.gpus = [GpuDouble("GPU-1")]
+    source = host.source(GpuSource)
+    declared: dict[str, dict[str, object]] = {}
+    monkeypatch.setattr(source, "declare_metrics_nowait", declared.update)
+
+    async def scope_at(seconds: int) -> object:
+        source.tick = Timestamp(seconds * 10**9)
+        host.now_s = float(seconds)
+        await source.update()
+        return declared["web1.gpu.gpu0.pcie.rx_bytes"]["scope"]
+
+    with pytest.raises(KeyError):  # one reading of a counter is no rate
+        await scope_at(2000)
+    assert await scope_at(2001) == "last"
+    nvml.gpus[0].errors |= {197: pynvml.NVML_ERROR_NOT_SUPPORTED}
+    await scope_at(2002)
+    assert await scope_at(2003) == "point"
+    nvml.gpus[0].errors.clear()
+    await scope_at(2040)  # a minute of the clock
+    assert await scope_at(2041) == "last"
+    await source.teardown()
 
 
 def test_a_sample_is_in_kilobytes_of_1024(host, nvml) -> None:

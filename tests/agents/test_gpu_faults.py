@@ -233,6 +233,16 @@ def test_a_memory_temperature_that_cannot_be_is_left_out(host, nvml, caplog, ans
     assert bool(lines(caplog, "memory_temperature failed")) is warned
 
 
+def test_a_field_that_fails_alone_has_no_value(host, nvml, caplog) -> None:
+    nvml.gpus = [GpuDouble("GPU-1", errors={82: 999})]
+    source = host.source(GpuSource)
+    host.read(source)
+    reading = host.read(source)
+    assert "gpu0.memory_temperature" not in reading
+    assert "gpu0.pcie.rx_bytes" in reading
+    assert lines(caplog, "memory_temperature failed: NVMLError_Unknown")
+
+
 def test_processes_that_start_between_two_calls_are_asked_for_again(host, nvml, monkeypatch, caplog) -> None:
     gpu = GpuDouble("GPU-1", compute=[Process(501, 1)])
     nvml.gpus = [gpu]

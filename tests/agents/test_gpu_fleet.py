@@ -49,10 +49,13 @@ def test_a_lost_gpu_is_said_once_and_returns_when_nvml_is_opened_anew(host, nvml
     host.now_s = 1999.0
     host.read(source)
     two[0].lost = True
+    host.read(source)
+    calls_of_both = nvml.calls["nvmlDeviceGetPowerUsage"]
     for _ in range(30):
         reading = host.read(source)
         assert words(reading) == {"gpu0": 0, "gpu1": 1}
         assert answering(reading) == {"gpu1"}
+    assert nvml.calls["nvmlDeviceGetPowerUsage"] == calls_of_both + 30
     assert lines(caplog, "gpu0 failed") == ["web1.gpu: gpu0 failed: NVMLError_GpuIsLost: GPU is lost"]
     assert nvml.calls["nvmlInitWithFlags"] == 1
     two[0].lost = False  # after a reset; its handles stay dead
@@ -72,6 +75,14 @@ def test_the_others_go_on_while_one_stays_lost(host, nvml, two) -> None:
     for _ in range(10):
         assert answering(host.read(source, after_s=30)) == {"gpu1"}
     assert nvml.calls["nvmlInitWithFlags"] > 3
+
+
+def test_a_gpu_that_is_lost_in_the_middle_of_a_reading_has_no_values(host, nvml, two) -> None:
+    source = host.source(GpuSource)
+    host.read(source)
+    two[0].errors["nvmlDeviceGetPowerUsage"] = pynvml.NVML_ERROR_GPU_IS_LOST
+    reading = host.read(source)
+    assert [name for name in reading if name.startswith("gpu0.")] == ["gpu0.responds"]
 
 
 def config_space(host, address: str, content: bytes) -> None:
@@ -130,6 +141,15 @@ def test_a_gpu_that_is_plugged_in_is_found_and_renames_nobody(host, nvml) -> Non
     reading = host.read(source, after_s=60)
     assert (reading["gpu0.temperature"], reading["gpu1.temperature"]) == (52, 51)
     assert words(reading) == {"gpu0": 1, "gpu1": 1}
+
+
+def test_a_gpu_that_is_plugged_in_dead_takes_nobodys_name(host, nvml) -> None:
+    nvml.gpus = [GpuDouble("GPU-2", bus=0x5E, temperature=52)]
+    source = host.source(GpuSource)
+    host.read(source)
+    nvml.gpus.insert(0, GpuDouble("GPU-1", lost=True))
+    reading = host.read(source, after_s=60)
+    assert (reading["gpu0.temperature"], words(reading)) == (52, {"gpu0": 1})
 
 
 @pytest.mark.parametrize("what", ["version", "gpus"])
@@ -201,7 +221,7 @@ def test_an_instance_that_fails_costs_only_itself(host, nvml, caplog, monkeypatc
 
 
 def test_a_gpu_that_hangs_is_left_alone_while_the_others_go_on(host, nvml, two, caplog) -> None:
-    source = host.source(GpuSource, {"period": 0.5})
+    source = host.source(GpuSource, {"period": 3})
     host.read(source)
     gate = two[0].hanging["nvmlDeviceGetPowerUsage"] = threading.Event()
     assert words(host.read(source)) == {"gpu1": 1}  # so far it is only late
@@ -211,18 +231,19 @@ def test_a_gpu_that_hangs_is_left_alone_while_the_others_go_on(host, nvml, two, 
     two[1].lost = True
     host.read(source)
     two[1].lost = False
-    host.read(source, after_s=60)
+    nvml.gpus.append(GpuDouble("GPU-3", bus=0x7E))
+    assert words(host.read(source, after_s=60)) == {"gpu0": 0, "gpu1": 0}
     assert nvml.calls["nvmlInitWithFlags"] == 1  # it would pull the library from under the call
     gate.set()
     eventually(host, source, lambda reading: words(reading).get("gpu0") == 1)
     host.read(source, after_s=60)
-    assert words(host.read(source)) == {"gpu0": 1, "gpu1": 1}
+    assert words(host.read(source)) == {"gpu0": 1, "gpu1": 1, "gpu2": 1}
     assert (nvml.calls["nvmlInitWithFlags"], nvml.shut_down_in_flight) == (2, False)
 
 
 def test_a_gpu_that_takes_seconds_to_open_is_no_failure(host, nvml, two, caplog) -> None:
     gate = two[0].hanging[HANDLE] = threading.Event()
-    source = host.source(GpuSource, {"period": 0.5})
+    source = host.source(GpuSource, {"period": 3})
     for _ in range(5):
         assert words(host.read(source)) == {"gpu1": 1}
     assert not lines(caplog, "failed")
@@ -233,7 +254,7 @@ def test_a_gpu_that_takes_seconds_to_open_is_no_failure(host, nvml, two, caplog)
 
 def test_a_library_that_hangs_is_said_after_a_while_and_used_when_it_returns(host, nvml, two) -> None:
     gate = nvml.hanging["nvmlInitWithFlags"] = threading.Event()
-    source = host.source(GpuSource, {"period": 0.5})
+    source = host.source(GpuSource, {"period": 3})
     assert host.read(source) == {}
     assert host.read(source, after_s=29) == {}
     with pytest.raises(NothingFound, match="does not answer"):
@@ -251,6 +272,22 @@ def test_a_library_that_hangs_is_said_after_a_while_and_used_when_it_returns(hos
         with contextlib.suppress(NothingFound):
             reading = host.read(source)
     assert (nvml.calls["nvmlInitWithFlags"], nvml.sessions) == (1, 1)
+    assert "gpu0.processes" in reading  # the first reading has all, whenever it is
+
+
+def test_opening_nvml_anew_hangs_once(host, nvml, two) -> None:
+    source = host.source(GpuSource, {"period": 3})
+    host.read(source)
+    two[0].lost = True
+    host.read(source)
+    gate = nvml.hanging["nvmlInitWithFlags"] = threading.Event()
+    for seconds in (60, 1, 20):
+        assert host.read(source, after_s=seconds) == {}
+    assert nvml.calls["nvmlInitWithFlags"] == 2
+    two[0].lost = False
+    gate.set()
+    eventually(host, source, lambda reading: words(reading) == {"gpu0": 1, "gpu1": 1})
+    assert (nvml.calls["nvmlInitWithFlags"], nvml.sessions) == (2, 1)
 
 
 def test_a_reading_that_was_given_up_is_not_overtaken(host, nvml, two) -> None:
@@ -282,7 +319,7 @@ async def test_at_the_end_nvml_is_closed_once_and_not_on_the_event_loop(host, nv
 
 
 async def test_at_the_end_nvml_is_not_closed_under_a_call_that_hangs(host, nvml, two, caplog) -> None:
-    source = host.source(GpuSource, {"period": 0.5})
+    source = host.source(GpuSource, {"period": 3})
     host.read(source)
     two[0].hanging["nvmlDeviceGetPowerUsage"] = threading.Event()
     host.read(source)
