@@ -79,6 +79,16 @@ async def test_after_its_end_a_source_starts_nothing(exec_source, tmp_path) -> N
     assert source.vital_signs()["commandsRunning"] == 0
 
 
+async def test_at_the_end_what_waits_for_its_turn_does_not_begin(exec_source, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(exec_module, "AT_ONCE", 1)
+    source, sampled = exec_source(forever(tmp_path, "first"), forever(tmp_path, "second"))
+    await sampled.tick(1)
+    await pids_of(tmp_path / "first")
+    await source.teardown()
+    assert not (tmp_path / "second").exists()
+    assert caplog.messages == []
+
+
 async def test_a_run_that_is_cancelled_is_ended(exec_source, tmp_path) -> None:
     source, sampled = exec_source(forever(tmp_path))
     await sampled.tick(1)

@@ -120,6 +120,25 @@ def test_output_up_to_the_limit_counts_and_more_is_refused(run_it) -> None:
     assert run_it("yes").exit_code == 128 + signal.SIGTERM
 
 
+def test_of_a_flood_no_more_than_the_limit_is_kept(run_it, monkeypatch) -> None:
+    monkeypatch.setattr(program._Run, "outcome", lambda self, duration_s: len(self._output))
+    assert run_it("sh", "-c", 'trap "" TERM; exec yes') <= 10_000 + program._BLOCK
+
+
+def test_the_group_is_killed_before_its_leader_is_reaped_so_that_its_number_is_still_its_own(
+    run_it, monkeypatch
+) -> None:
+    really, existed = os.killpg, []
+
+    def killpg(pid: int, number: int) -> None:
+        existed.append(os.path.exists(f"/proc/{pid}"))
+        really(pid, number)
+
+    monkeypatch.setattr(program.os, "killpg", killpg)
+    run_it("true")
+    assert existed == [True]
+
+
 def test_only_the_end_of_the_complaints_is_kept(run_it) -> None:
     ended = run_it("sh", "-c", "yes | head -c 1000000 >&2; echo the end >&2")
     assert ended.failure is None
@@ -182,6 +201,19 @@ def test_it_has_no_input_no_descriptors_and_a_session_of_its_own(run_it) -> None
         ended = run_it("sh", "-c", "cat; ls /proc/self/fd | tr '\\n' ' '; cut -d ' ' -f 6 /proc/$$/stat; echo $$")
     descriptors, pid = ended.output.decode().splitlines()
     assert descriptors == f"0 1 2 3 {pid}"  # 3 is the directory that ls lists
+
+
+def test_it_does_not_read_what_the_agent_could_read(run_it) -> None:
+    ours, theirs = os.pipe()
+    before = os.dup(0)
+    try:
+        os.dup2(ours, 0)
+        os.write(theirs, b"a 1\n")
+        assert run_it("head", "-n", "1").output == b""
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (before, ours, theirs):
+            os.close(descriptor)
 
 
 def test_when_the_kernel_does_not_tell_how_it_ended_it_has_failed(run_it) -> None:
