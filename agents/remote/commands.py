@@ -18,6 +18,8 @@ CORE_COUNT = "getconf _NPROCESSORS_ONLN || nproc || grep -c ^processor /proc/cpu
 NOT_FOUND = (126, 127)
 """Exit codes of a shell that cannot run a command."""
 
+SHOWN_CHARACTERS = 80
+
 ASIDE_S = 60.0
 LONGEST_ASIDE_S = 1920.0
 """A command that hangs each time it is tried is tried ever more seldom: what hangs may stay on the host for ever."""
@@ -29,6 +31,9 @@ class Command:
 
     name: str
     line: str
+
+    def __str__(self) -> str:
+        return f"{self.name or 'the number of cores'} ({shortened(self.line)})"
 
 
 class HostCommands:
@@ -115,7 +120,8 @@ class HostCommands:
     def _parse(self, name: str, answer: Answer, tick: Timestamp) -> dict[str, float]:
         parser = self._parsers[name]
         if answer.exit_code in NOT_FOUND and not answer.output.strip():
-            self._set_aside(name, f"exit code {answer.exit_code}, the command cannot be run: {parser.command}")
+            why = f"exit code {answer.exit_code}, the command cannot be run: {shortened(parser.command)}"
+            self._set_aside(name, why)
             return {}
         context = self._contexts[name]
         context.core_count = self._core_count or 1
@@ -130,7 +136,7 @@ class HostCommands:
         except FAILURES as error:
             if answer.exit_code == 0:
                 raise
-            raise ValueError(f"{error} (exit code {answer.exit_code} of: {parser.command})") from error
+            raise ValueError(f"{error} (exit code {answer.exit_code} of: {shortened(parser.command)})") from error
         except Exception as error:  # anybody's code: it costs its own values
             raise ValueError(f"{type(error).__name__}: {error}") from error
         self._aside.pop(name, None)
@@ -143,6 +149,11 @@ class HostCommands:
         if self._absent.get(name) != why:
             self._absent[name] = why
             logger.info("%s: %s: %s; looking again every %g s", self._word, name, why, ASIDE_S)
+
+
+def shortened(line: str) -> str:
+    """A command, fit for a line in the log."""
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}..."
 
 
 def _core_count(answer: Answer) -> int:

@@ -144,7 +144,7 @@ class Poller:
         return f"no end within {deadline_s:g} s; {self._set_aside(plan[answered])}"
 
     def _set_aside(self, command: Command) -> str:
-        return f"left out for {self.commands.hung(command):g} s: {command.line}"
+        return f"left out for {self.commands.hung(command):g} s: {command}"
 
     def _health(self, up: float) -> dict[str, float]:
         return {

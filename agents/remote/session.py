@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 KILL_S = 1.0
 PROCESS_GROUP = "cut -d ' ' -f 5 /proc/$$/stat"
 
-PACE_S = 0.01
-"""Between the beginnings of two sessions: keys are exchanged on the event loop, 5 ms each."""
+PACE_S = 0.02
+"""Between the beginnings of two sessions: keys are exchanged on the event loop, 10 ms each."""
 
 
 class Session:

@@ -226,3 +226,8 @@ def test_metrics_are_described_by_their_parsers_and_parsers_may_share_a_family()
     assert (number and number.description) == "a number"
     assert commands.describe("fake", "z") is None
     assert commands.describe("other", "x") is None
+
+
+def test_a_long_command_is_shortened_in_the_log() -> None:
+    assert str(Command("df", "df -k")) == "df (df -k)"
+    assert str(Command("", "x" * 200)) == f"the number of cores ({'x' * 80}...)"

@@ -193,7 +193,7 @@ async def test_jump_hosts_in_a_circle_are_an_error(ssh_home, connector) -> None:
 
 
 async def test_a_port_where_nobody_listens_is_said(ssh_home, connector) -> None:
-    with pytest.raises(CannotConnect, match="refused|Connect call failed"):
+    with pytest.raises(CannotConnect, match=r"refused|Connect call failed"):
         await asked(connector, MonitorTarget(f"127.0.0.1:{free_port()}"))
 
 

@@ -113,9 +113,10 @@ def test_too_much_output_ends_the_session_and_keeps_what_was_complete() -> None:
     answers: list[Answer] = []
     feeder = Answers(2, MARK, lambda: 0.0, answers)
     feeder.feed(f"\n{MARK} begin 0\nfine\n{MARK} 0 0\n".encode())
+    for _ in range(MAX_OUTPUT_BYTES // 32768 - 1):
+        feeder.feed(b"x" * 32768)
     with pytest.raises(TooLong, match="1 MiB"):
-        for _ in range(MAX_OUTPUT_BYTES // 32768 + 1):
-            feeder.feed(b"x" * 32768)
+        feeder.feed(b"x" * 32768)
     assert answers == [Answer("fine", 0, 0.0)]
 
 

@@ -16,7 +16,10 @@ from agents.remote.target import MonitorTarget
 from tests.agents.remote.conftest import until
 from tests.services.sshd import Sshd
 
-ONLY_COMMANDS = 'ForceCommand case "$SSH_ORIGINAL_COMMAND" in "env "*) echo no shell >&2; exit 1;; esac; eval "$SSH_ORIGINAL_COMMAND"'
+ONLY_COMMANDS = (
+    'ForceCommand case "$SSH_ORIGINAL_COMMAND" in "env "*) echo no shell >&2; exit 1;; esac; '
+    'eval "$SSH_ORIGINAL_COMMAND"'
+)
 
 
 @asynccontextmanager
