@@ -161,7 +161,7 @@ class Fleet:
         """Ask all GPUs that are wanted. Returns what became of each by its word; one that is late is left out."""
         if not self.is_ready:
             return {}
-        gpus = {index: gpu for index, gpu in self._gpus.items() if is_wanted(self._word(gpu), gpu.identity)}
+        gpus = {index: gpu for index, gpu in self._gpus.items() if self._may_be_wanted(gpu, is_wanted)}
         hung = self._asker.hung()
         self._round, self._sampling = this, self._samplers(gpus, this)
         asked = [index for index, gpu in gpus.items() if gpu.gone is None or this.again]
@@ -177,6 +177,11 @@ class Fleet:
             if word not in present and is_wanted(word, identity):
                 reports[word] = Report(error=LookupError("the NVIDIA driver does not list it any more"))
         return reports
+
+    def _may_be_wanted(self, gpu: Gpu, is_wanted: Callable[[str, Identity | None], bool]) -> bool:
+        """Also true if the word of a GPU that has not said who it is belongs to another, so it will get its own."""
+        word = self._word(gpu)
+        return is_wanted(word, gpu.identity) or (gpu.identity is None and word in self._identities)
 
     def _ask(self, index: int) -> Answer:
         """In the asker's thread."""

@@ -14,7 +14,7 @@ from agents.gpu_readings import throttle_values
 from agents.metric import MetricTable
 from bus.errors import ConfigError
 from bus.timestamp import Timestamp
-from tests.agents.gpu_support import add_process, installed, of
+from tests.agents.gpu_support import add_process, installed, of, words
 from tests.agents.nvml_double import MIB, GpuDouble, Instance, NvmlDouble, Process
 
 GOLDEN = Path(__file__).parent / "fixtures" / "names" / "gpu.txt"
@@ -232,7 +232,9 @@ async def test_gpus_are_chosen_by_word_uuid_or_model(host, nvml) -> None:
     await source.reconfigure(GpuSource.Config.load({"prefix": "web1", "exclude_gpus": ["gpu1"]}))
     assert {name.split(".")[0] for name in host.read(source)} == {"gpu0", "gpu2"}
     nvml.gpus[1].present = False
-    assert {name.split(".")[0] for name in host.read(source, after_s=60)} == {"gpu0", "gpu2"}
+    assert words(host.read(source, after_s=60)) == {"gpu0": 1, "gpu2": 1}  # though it is the second now
+    nvml.gpus[2].present = False
+    assert words(host.read(source, after_s=60)) == {"gpu0": 1, "gpu2": 0}
 
 
 def test_a_gpu_that_is_left_out_by_its_word_is_never_opened(host, nvml) -> None:
