@@ -76,6 +76,9 @@ async def test_after_its_end_a_source_starts_nothing(exec_source, tmp_path) -> N
     source, sampled = exec_source(forever(tmp_path))
     await source.teardown()
     assert await sampled.tick(1) == {}
+    config = {"prefix": "web1", "period": 0.05, "commands": [forever(tmp_path, "other")]}
+    await source.reconfigure(ExecSource.Config.load(config))
+    assert await sampled.tick(2) == {}
     assert source.vital_signs()["commandsRunning"] == 0
 
 
@@ -214,6 +217,15 @@ async def test_points_travel_over_a_bus_and_an_agent_that_stops_ends_its_command
         assert pids[0] not in children()
         await gone(pids)
         assert source.health.failed == 0
+
+
+async def test_a_stop_does_not_wait_for_the_commands(network, host, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("bus.source_task.TASK_END_S", 0.3)
+    config = {"period": 1.0, "commands": [forever(tmp_path)]}
+    async with host.source(ExecSource, config, url=network):
+        pids = await pids_of(tmp_path / "job")
+    await gone(pids)
+    assert "did not end" not in caplog.text
 
 
 def test_it_works_on_uvloop_as_well(exec_source, tmp_path) -> None:

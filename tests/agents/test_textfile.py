@@ -147,9 +147,15 @@ async def test_two_files_of_one_name_have_different_words_and_names_that_are_giv
     other.write("job.prom", "a 1\n")
     folder.write("job.prom", "b 1\n")
     other.write("second", "c 1\n")
-    _, sampled = textfile_source(folder("*"), other("*"), {"path": other("second"), "name": "job"})
+    folder.write("job", "d 1\n")
+    _, sampled = textfile_source(folder("job"), folder("*"), other("*"), {"path": other("second"), "name": "job"})
     reading = await sampled.tick(NOW_S)
-    assert {name for name in reading if name[-2:] in (".a", ".b", ".c")} == {"job.c", "job-2.b", "job-3.a"}
+    assert {name for name in reading if name[-2:] in (".a", ".b", ".c", ".d")} == {
+        "job.c",
+        "job-2.d",
+        "job-3.b",
+        "job-4.a",
+    }
 
 
 async def test_names_may_be_new_for_ever_but_not_all_are_taken(textfile_source, folder, monkeypatch, caplog) -> None:
