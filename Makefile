@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 # More arguments: make up ARGS="--duration 30s", make test ARGS="tests/bus -k chunk"
 ARGS ?=
 
-.PHONY: help up test lint format bench clean
+.PHONY: help up test lint format docs bench clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,23 +17,30 @@ help: ## What there is to make
 up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ctrl-C ends it)
 	@$(PYTHON) -m agents.cli up $(ARGS)
 
-test: .venv/.installed-dev ## Run all tests, on a RabbitMQ of their own
+test: .venv/.installed-dev ## Run all tests, on servers of their own
 	@.ci/rabbitmq
+	@.ci/sshd
+	@.ci/node-exporter
 	@$(PYTHON) -m pytest $(ARGS)
 
-lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter
+lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter; is the README's table up to date
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
+	$(PYTHON) .ci/docs.py --check
 
 format: .venv/.installed-dev ## Format the code
 	$(PYTHON) -m ruff check --fix --select I .
 	$(PYTHON) -m ruff format .
 
-bench: .venv/.installed-dev ## Measure: points per second, CPU time per point
+docs: .venv/.installed-dev ## Make the README's table of all metrics from the code
+	$(PYTHON) .ci/docs.py
+
+bench: .venv/.installed-dev ## Measure: points per second, CPU time per point, per family and of the whole
 	@.ci/rabbitmq
 	$(PYTHON) tests/bench/throughput.py $(ARGS)
+	$(PYTHON) tests/bench/families.py
 
 clean: ## Remove everything that was made here
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

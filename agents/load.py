@@ -29,17 +29,19 @@ RESOURCES = ("cpu", "memory", "io")
 WINDOWS = ("avg10", "avg60", "avg300")
 
 
+PRESSURE = "Linux 4.20 or later, with PSI"
+
+
 def _pressure_metrics(resource: str) -> tuple[Metric, ...]:
     found = []
     for share, who in (("some", "some task waited"), ("full", "all tasks waited")):
         base = f"pressure.{resource}.{share}"
+        about = f"time in which {who} for {resource}"
         found += [
-            Metric(f"{base}.{window}", "%", f"time in which {who} for {resource}, {window[3:]}-second average")
+            Metric(f"{base}.{window}", "%", f"{about}, {window[3:]}-second average", platform=PRESSURE)
             for window in WINDOWS
         ]
-        found.append(
-            Metric(f"{base}.total", "%", f"time in which {who} for {resource}, since the last value", scope="last")
-        )
+        found.append(Metric(f"{base}.total", "%", f"{about}, since the last value", scope="last", platform=PRESSURE))
     return tuple(found)
 
 

@@ -39,6 +39,9 @@ NAMED_AT_ONCE = 5
 """Values that are named in one line of the log."""
 
 
+ENERGY = "Linux, Intel or AMD; for root"
+
+
 class SensorsConfig(HostConfig, frozen=True):
     """What the family can be told. Globs are shell patterns of names, like ``nct6775.*`` or ``*.voltage``."""
 
@@ -65,9 +68,13 @@ class SensorsSource(HostSource):
     family = "sensors"
     metrics = (
         Metric(
-            "rapl.{zone...}.power", "W", "power of the processor or a part of it, since the last value", scope="last"
+            "rapl.{zone...}.power",
+            "W",
+            "power of the processor or a part of it, since the last value",
+            scope="last",
+            platform=ENERGY,
         ),
-        Metric("rapl.{zone...}.energy", "J", "energy used since the agent's first look"),
+        Metric("rapl.{zone...}.energy", "J", "energy used since the agent's first look", platform=ENERGY),
         Metric("{chip}.{sensor}.temperature", "Cel", "temperature"),
         Metric("{chip}.{sensor}.speed", "1/min", "speed of the fan"),
         Metric("{chip}.{sensor}.voltage", "V", "voltage"),
