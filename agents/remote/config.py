@@ -41,6 +41,9 @@ class RemoteConfig(HostConfig, frozen=True):
         {"hosts", "parsers", "user", "keys", "jump", "known_hosts", "ssh_config", "connect_timeout", "modules"}
     )
 
+    prefix: Annotated[
+        str, Meta(description="first word or words of all metric names, before the hosts' own; default: none")
+    ] = ""
     hosts: Annotated[
         list[str | RemoteHost],
         Meta(description="hosts to poll: user@host:port, an alias in ~/.ssh/config, or a table"),

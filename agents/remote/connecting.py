@@ -71,14 +71,6 @@ class Connector:
         async with self._link(await _route(Way.to(target))) as connection:
             yield connection
 
-    async def aclose(self) -> None:
-        """Close the connections to jump hosts."""
-        jumps = list(self._jumps.values())
-        self._jumps.clear()
-        for jump in jumps:
-            jump.close()
-        await asyncio.gather(*(jump.ended() for jump in jumps))
-
     @asynccontextmanager
     async def _link(self, route: Sequence["_Hop"]) -> AsyncIterator[asyncssh.SSHClientConnection]:
         *before, last = route
@@ -243,7 +235,8 @@ def _jump_of(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> Way | None:
         return None
     *before, last = hops
     address = Address.parse(last)
-    if not way.jump and address.host == way.address.host:  # "Host *" with ProxyJump, and this is that host
+    if not way.jump and (address.host, address.port) == (way.address.host, way.address.port):
+        # "Host *" with a ProxyJump, and this is that host.
         return None
     return replace(way, address=address, jump=tuple(before))
 

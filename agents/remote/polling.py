@@ -199,7 +199,7 @@ class Poller:
     def _failed(self, why: str) -> None:
         self._failures += 1
         if why != self.problem:
-            logger.warning("%s: %s; connecting again", self.word, why)
+            logger.warning("%s: skipped until it answers: %s", self.word, why)
             self.problem = why
 
     def _pause_s(self) -> float:

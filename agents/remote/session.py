@@ -61,9 +61,7 @@ class Session:
             answers: list[Answer] = []
             await shell.ask(compose((PROCESS_GROUP,), self._mark), 1, self._mark, answers)
         except SessionLost:
-            # The host may allow one channel at a time, and counts this one until its process has ended.
-            channel.write_eof()
-            await channel.wait_closed()
+            channel.close()
             if self._connection.is_closed():
                 raise
         else:
@@ -291,7 +289,3 @@ class Sessions:
         now = asyncio.get_running_loop().time()
         self._next_at = max(now, self._next_at + PACE_S)
         await asyncio.sleep(self._next_at - now)
-
-    async def aclose(self) -> None:
-        """Close what several sessions shared."""
-        await self._connector.aclose()

@@ -2,11 +2,12 @@
 """Ways to hosts, through real servers: keys, the agent, OpenSSH's configuration, jump hosts."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 
-from agents.remote.connecting import CannotConnect, Connector
+from agents.remote.connecting import CannotConnect, Connector, printable
 from agents.remote.hostkeys import HostKeyError
 from agents.remote.session import Session, Sessions
 from agents.remote.target import MonitorTarget
@@ -18,7 +19,7 @@ from tests.services.sshd import Sshd, free_port, silent_listener
 async def connector() -> AsyncIterator[Connector]:
     made = Connector()
     yield made
-    await made.aclose()
+    assert made._jumps == {}
 
 
 async def asked(connector: Connector, target: MonitorTarget) -> str:
@@ -171,7 +172,7 @@ async def test_the_key_of_a_jump_host_is_checked(ssh_home, connector) -> None:
 
 async def test_the_key_of_a_host_behind_a_jump_host_is_checked(ssh_home, connector) -> None:
     bastion, server = ssh_home.server(), ssh_home.server(known=False)
-    with pytest.raises(HostKeyError, match=server.fingerprint):
+    with pytest.raises(HostKeyError, match=re.escape(server.fingerprint)):
         await asked(connector, MonitorTarget(server.address, jump=via(bastion)))
 
 
@@ -198,17 +199,17 @@ async def test_a_port_where_nobody_listens_is_said(ssh_home, connector) -> None:
 
 
 async def opened(target: MonitorTarget) -> Session:
-    sessions = Sessions(lambda: 0.0)
-    try:
-        async with sessions.session(target) as session:
-            return session
-    finally:
-        await sessions.aclose()
+    async with Sessions(lambda: 0.0).session(target) as session:
+        return session
 
 
 async def test_a_server_that_never_speaks_is_given_up_in_time(ssh_home) -> None:
     with silent_listener() as port, pytest.raises(CannotConnect, match=r"no session within 0\.3 s"):
         await opened(MonitorTarget(f"127.0.0.1:{port}", connect_timeout_s=0.3))
+
+
+def test_what_a_host_says_is_made_one_short_line() -> None:
+    assert printable("a\x1b[31m\nb\u202e" + "x" * 400) == "a?[31m?b?" + "x" * 291
 
 
 async def test_what_a_server_says_cannot_disturb_a_terminal(ssh_home) -> None:

@@ -4,22 +4,24 @@
 import subprocess
 from pathlib import Path
 
+import asyncssh
 import pytest
 
-from agents.remote.hostkeys import HostKeyError, KnownHosts
+from agents.remote.hostkeys import HostKeyError, KnownHosts, Verifier
 from agents.remote.script import Answer
 from agents.remote.session import Sessions
 from agents.remote.target import MonitorTarget
 from tests.services.sshd import Sshd, SshHome, program
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+
 
 async def say_hello(server: Sshd, **options: object) -> str:
     """What a host answers to ``echo hello``."""
     answers: list[Answer] = []
-    sessions = Sessions(lambda: 0.0)
-    async with sessions.session(MonitorTarget(server.address, **options)) as session:  # type: ignore[arg-type]
+    target = MonitorTarget(server.address, **options)  # type: ignore[arg-type]
+    async with Sessions(lambda: 0.0).session(target) as session:
         await session.ask(["echo hello"], answers)
-    await sessions.aclose()
     return answers[0].output
 
 
@@ -152,9 +154,19 @@ def test_files_that_are_missing_or_too_large_count_as_empty(tmp_path, monkeypatc
     assert "large" in caplog.text
 
 
+def test_what_is_to_be_added_has_a_port_only_if_it_is_not_the_usual_one(tmp_path) -> None:
+    key = asyncssh.import_public_key(KEY)
+    verifier = Verifier("db1", KnownHosts([str(tmp_path / "hosts")]))
+    assert not verifier.validate_host_public_key("DB1", "10.0.0.5", 22, key)
+    assert f"echo 'db1 {KEY}' >> {tmp_path / 'hosts'}" in str(verifier.problem)
+    assert "the host key of DB1:22 (10.0.0.5) is not known" in str(verifier.problem)
+    assert not verifier.validate_host_public_key("::1", "::1", 2222, key)
+    assert f"echo '[::1]:2222 {KEY}'" in str(verifier.problem)
+    assert "the host key of [::1]:2222 is not known" in str(verifier.problem)
+
+
 def test_names_are_looked_up_without_regard_to_case(tmp_path) -> None:
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
-    (tmp_path / "hosts").write_text(f"db1.example.org {key}\n")
+    (tmp_path / "hosts").write_text(f"db1.example.org {KEY}\n")
     known = KnownHosts([str(tmp_path / "hosts")])
     assert len(known.keys("DB1.Example.org", "", None)) == 1
     assert len(known.keys("db2.example.org", "", None)) == 0

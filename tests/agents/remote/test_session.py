@@ -24,11 +24,9 @@ ONLY_COMMANDS = (
 
 @asynccontextmanager
 async def opened(server: Sshd, **options: object) -> AsyncIterator[Session]:
-    sessions = Sessions(lambda: 0.0)
-    async with asyncio.timeout(30):
-        async with sessions.session(MonitorTarget(server.address, **options)) as session:  # type: ignore[arg-type]
-            yield session
-        await sessions.aclose()
+    target = MonitorTarget(server.address, **options)  # type: ignore[arg-type]
+    async with asyncio.timeout(30), Sessions(lambda: 0.0).session(target) as session:
+        yield session
 
 
 async def ask(session: Session, *commands: str) -> list[tuple[str, int]]:
@@ -100,6 +98,17 @@ async def test_a_key_that_is_good_for_one_command_gives_that(ssh_home) -> None:
     async with opened(server) as session:
         assert not session.has_shell
         assert await ask(session, "cat /etc/passwd") == [("fixed\n", 0)]
+
+
+async def test_the_exit_code_may_come_long_after_the_output(ssh_home) -> None:
+    async with opened(ssh_home.server(ONLY_COMMANDS)) as session:
+        assert await ask(session, "exec >&- 2>&-; sleep 0.2; exit 3") == [("", 3)]
+
+
+async def test_a_connection_that_is_lost_while_the_shell_is_tried_is_no_connection(ssh_home) -> None:
+    with pytest.raises(SessionLost, match="lost"):
+        async with opened(ssh_home.server("ForceCommand kill -9 $PPID; sleep 10")):
+            pass
 
 
 async def test_a_host_that_allows_no_session_is_not_connected_to(ssh_home) -> None:

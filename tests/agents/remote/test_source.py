@@ -140,7 +140,7 @@ async def test_a_new_configuration_touches_only_the_hosts_that_it_changes(ssh_ho
         await until(lambda: all(points.last(f"{name}.remote.up") == 1.0 for name in ("stays", "goes", "moves")))
         changed = {"hosts": hosts(stays=None, moves={"parsers": ["toy", "toy2"]}, comes=None), "parsers": ["toy"]}
         await source.reconfigure(RemoteConfig.load({"period": 0.2, **changed}))
-        assert not servers["goes"].sessions()
+        await until(lambda: not servers["goes"].sessions())
         await until(lambda: points.last("comes.toy.number") == 42.0 and points.last("moves.toy.second") == 7.0)
         last = max(points.all["goes.remote.up"])
         await until(lambda: len([time for time in ticks(points, "stays.remote.up") if time > last]) >= 2)
@@ -152,8 +152,26 @@ async def test_a_new_configuration_touches_only_the_hosts_that_it_changes(ssh_ho
         assert set(source._pollers) == {"stays", "moves", "comes"}
         await source.reconfigure(RemoteConfig.load({"period": 0.2}))
         await until(lambda: source.absence.reason == "no hosts are configured")
+        assert source._pollers == {}
     counts = {name: server.log.count("Accepted publickey") for name, server in servers.items()}
     assert counts == {"stays": 1, "goes": 1, "moves": 2, "comes": 1}
+
+
+async def test_a_metric_that_means_something_else_by_now_is_declared_anew(ssh_home, memory_url) -> None:
+    class Other(Echo):
+        description = "another number"
+
+    server = ssh_home.server()
+    (ssh_home.ssh / "config").write_text(f"Host twofold\n  Hostname 127.0.0.1\n  Port {server.port}\n")
+    register_host_parsers("twofold", {"one": Echo("echo 1"), "other": Other("echo 2")})
+    config = {"period": 0.2, "hosts": ["twofold"]}
+    async with polled(memory_url, None, **config, parsers=["one"]) as (source, points):
+        await until(lambda: points.last("twofold.toy.number") == 1.0)
+        await source.reconfigure(RemoteConfig.load({**config, "parsers": ["other"]}))
+        await until(lambda: points.last("twofold.toy.number") == 2.0)
+        async with asyncio.timeout(20):
+            while (await points.get_metrics())["twofold.toy.number"]["description"] != "another number":
+                await asyncio.sleep(0.02)
 
 
 async def test_the_end_does_not_wait_for_hosts_that_hang(ssh_home, memory_url, caplog) -> None:
