@@ -7,9 +7,9 @@ from typing import Annotated, Unpack
 
 from msgspec import Meta
 
-from agents.devices import names_of
+from agents.base.devices import names_of
+from agents.base.rates import Counters, Step
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters, Step
 from bus.transport.base import Transport
 
 KINDS = {

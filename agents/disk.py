@@ -8,11 +8,11 @@ from typing import Annotated, Unpack
 
 from msgspec import Meta, field
 
-from agents.devices import DeviceWords, Globs, names_of
+from agents.base.devices import DeviceWords, Globs, names_of
+from agents.base.isolate import Isolator
+from agents.base.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mount
+from agents.base.rates import Counters, Step, percent
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
-from agents.isolate import Isolator
-from agents.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mount
-from agents.rates import Counters, Step, percent
 from bus.config import AgentConfig
 from bus.transport.base import Transport
 

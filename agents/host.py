@@ -13,12 +13,12 @@ from typing import Annotated, ClassVar, Unpack
 
 from msgspec import Meta
 
-from agents.absent import Absence, NothingFound
-from agents.files import OpenFiles, read_once
+from agents.base.absent import Absence, NothingFound
+from agents.base.files import OpenFiles, read_once
+from agents.base.naming import MetricNames
+from agents.base.parts import Parts
+from agents.base.worker import Worker
 from agents.metric import Metric, MetricTable
-from agents.naming import MetricNames
-from agents.parts import Parts
-from agents.worker import Worker
 from bus.config import AgentConfig
 from bus.errors import ConfigError
 from bus.interval import IntervalSource

@@ -10,10 +10,10 @@ from typing import Annotated, Unpack
 import psutil
 from msgspec import Meta
 
-from agents.devices import names_of
-from agents.files import read_once
+from agents.base.devices import names_of
+from agents.base.files import read_once
+from agents.base.rates import Counters, Step
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters, Step
 from bus.transport.base import Transport
 
 AVERAGES = ("1m", "5m", "15m")

@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Unpack
 
+from agents.base.rates import Counters, Step, percent
 from agents.host import HostOptions, HostSource, Metric, Reading
-from agents.rates import Counters, Step, percent
 from bus.transport.base import Transport
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

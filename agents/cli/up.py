@@ -68,7 +68,7 @@ def up(
     )
 
     async def run() -> None:
-        with log.hushed("agents.absent"):  # the table and the summaries say it
+        with log.hushed("agents.base.absent"):  # the table and the summaries say it
             await Fleet(order).run()
 
     connection.run(run())

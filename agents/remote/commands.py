@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agents.absent import NothingFound
+from agents.base.absent import NothingFound
+from agents.base.parts import FAILURES, Parts
 from agents.metric import Metric, MetricTable
-from agents.parts import FAILURES, Parts
 from agents.remote.parser import Context, MetricParser
 from agents.remote.script import Answer
 from bus.timestamp import Timestamp

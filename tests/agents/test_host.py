@@ -9,13 +9,13 @@ from typing import ClassVar
 import pytest
 from msgspec import field
 
+from agents.base.worker import CallHung
 from agents.cpu import CpuSource
 from agents.disk import DiskSource
 from agents.host import HostConfig, HostSource, Reading
 from agents.load import LoadSource
 from agents.memory import MemorySource
 from agents.network import NetworkSource
-from agents.worker import CallHung
 from bus.config import AgentConfig, options
 from bus.errors import ConfigError, RpcError
 from bus.manager import Manager

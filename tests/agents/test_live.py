@@ -16,12 +16,12 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from agents.base.mounts import mount_word
 from agents.cpu import CpuSource
 from agents.disk import DiskSource
 from agents.host import HostSource
 from agents.load import LoadSource
 from agents.memory import MemorySource
-from agents.mounts import mount_word
 from agents.network import NetworkSource
 
 S = TypeVar("S", bound=HostSource)

@@ -3,7 +3,7 @@ import errno
 
 import pytest
 
-from agents import tcp
+from agents.base import tcp
 from agents.network import NetworkSource, is_up, parse_interface
 
 

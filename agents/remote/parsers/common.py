@@ -4,8 +4,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from agents.base.parts import Parts
 from agents.host import HostSource, Metric
-from agents.parts import Parts
 from agents.remote.parser import Context
 
 T = TypeVar("T")

@@ -4,6 +4,7 @@
 import re
 from collections.abc import Mapping
 
+from agents.base.rates import Counters
 from agents.cpu import (
     CPUINFO_EVERY_S,
     SLACK_TICKS,
@@ -14,7 +15,6 @@ from agents.cpu import (
     parse_times,
     usage,
 )
-from agents.rates import Counters
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import kept, missing, parts_of, table_of
 

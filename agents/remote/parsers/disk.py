@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agents.devices import DeviceWords, Globs, names_of
+from agents.base.devices import DeviceWords, Globs, names_of
+from agents.base.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mount
+from agents.base.parts import Parts
 from agents.disk import SPACE, DiskSource, fullness
-from agents.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mount
-from agents.parts import Parts
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import kept, missing, parts_of, table_of
 

@@ -3,9 +3,9 @@
 
 from collections.abc import Mapping
 
-from agents.devices import DeviceWords, Globs
+from agents.base.devices import DeviceWords, Globs
+from agents.base.rates import Counters
 from agents.disk import ACTIVITY, DiskConfig, DiskSource, activities, chosen, parse_diskstats
-from agents.rates import Counters
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import kept, missing, parts_of, table_of
 

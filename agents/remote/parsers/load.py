@@ -3,9 +3,9 @@
 
 from collections.abc import Mapping
 
-from agents.absent import NothingFound
+from agents.base.absent import NothingFound
+from agents.base.rates import Counters
 from agents.load import RESOURCES, LoadSource, averages, parse_uptime, pressure, stalls
-from agents.rates import Counters
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import by_file, kept, missing, parts_of, table_of
 

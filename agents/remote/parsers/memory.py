@@ -4,8 +4,8 @@
 import re
 from collections.abc import Mapping
 
+from agents.base.rates import Counters
 from agents.memory import MemorySource, amounts, parse_meminfo, parse_swapped, swap_rates
-from agents.rates import Counters
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import kept, missing, parts_of
 

@@ -3,12 +3,12 @@
 
 from collections.abc import Mapping
 
-from agents.devices import DeviceWords, Globs, names_of
+from agents.base.devices import DeviceWords, Globs, names_of
+from agents.base.rates import Counters
+from agents.base.tcp import parse_time_wait
 from agents.network import NetworkConfig, NetworkSource, chosen, is_up, parse_interface, parse_speed, traffic
-from agents.rates import Counters
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import by_file, kept, missing, parts_of, table_of
-from agents.tcp import parse_time_wait
 
 _DEV, _SOCKSTAT = "/proc/net/dev", "/proc/net/sockstat"
 

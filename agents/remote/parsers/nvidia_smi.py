@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""NVIDIA GPUs of a remote host, by its ``nvidia-smi``: metrics of agents/gpu.py."""
+"""NVIDIA GPUs of a remote host, by its ``nvidia-smi``: metrics of agents/gpu/source.py."""
 
 import math
 from collections.abc import Mapping
 
-from agents.absent import NothingFound
-from agents.gpu import GpuSource
-from agents.rates import percent
+from agents.base.absent import NothingFound
+from agents.base.rates import percent
+from agents.gpu.source import GpuSource
 from agents.remote.parser import Context, MetricParser
 from agents.remote.parsers.common import SHOWN, parts_of, table_of
 

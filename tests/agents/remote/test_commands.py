@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agents.absent import NothingFound
+from agents.base.absent import NothingFound
+from agents.base.parts import Parts
 from agents.metric import Metric
-from agents.parts import Parts
 from agents.remote.commands import CORE_COUNT, Command, HostCommands
 from agents.remote.parser import Context, MetricParser
 from agents.remote.script import Answer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agents.absent import NothingFound
+from agents.base.absent import NothingFound
 from agents.metric import MetricTable
 from agents.remote.parser import Context
 from agents.remote.registry import DEFAULT_PARSERS, MORE_PARSERS

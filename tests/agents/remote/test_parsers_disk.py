@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.mounts import PSEUDO_TYPES
+from agents.base.mounts import PSEUDO_TYPES
 from agents.remote.parsers.disk import DiskNetworkParser, DiskParser, rows
 from tests.agents.remote.shell import FixtureShell
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from agents.absent import NothingFound
+from agents.base.absent import NothingFound
 from agents.remote.parsers.load import LoadParser, UsersParser
 from agents.remote.parsers.processes import ProcessesParser
 from tests.agents.remote.shell import FixtureShell

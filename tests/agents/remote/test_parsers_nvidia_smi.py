@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from agents.absent import NothingFound
-from agents.gpu import GpuSource
+from agents.base.absent import NothingFound
+from agents.gpu.source import GpuSource
 from agents.metric import MetricTable
 from agents.remote.parsers.nvidia_smi import FIELDS, NvidiaSmiParser, parse_gpu
 from tests.agents.remote.shell import FixtureShell

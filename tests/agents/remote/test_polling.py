@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agents.parts import Parts
+from agents.base.parts import Parts
 from agents.remote import polling
 from agents.remote.commands import HostCommands
 from agents.remote.polling import Poller

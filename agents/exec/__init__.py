@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""Metrics that commands print."""
+
+from agents.exec.source import ExecSource
+
+__all__ = ["ExecSource"]

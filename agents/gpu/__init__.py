@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""NVIDIA GPUs."""
+
+from agents.gpu.source import GpuSource
+
+__all__ = ["GpuSource"]
