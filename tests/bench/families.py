@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ from bus.agent import event_loop_factory  # noqa: E402
 from bus.manager import Manager, ManagerConfig  # noqa: E402
 from bus.timestamp import NS_PER_S, Timestamp  # noqa: E402
 from bus.transport import connect  # noqa: E402
+from tests.services.node_exporter import NoNodeExporter, node_exporter  # noqa: E402
+from tests.services.sshd import NoSshd, SshHome  # noqa: E402
+
+LOADS = {
+    "exec": ", for one command; its own time is not in it",
+    "prometheus": ", for a node_exporter",
+    "remote": ", for one host with all parsers; the host's own time is not in it",
+    "textfile": ", for a file of 100 lines",
+}
+"""What those families measure that have to be told."""
 
 WARM_UP_TICKS = 3
 START_S = 5.0
@@ -64,6 +74,18 @@ def settings(family: str, resources: ExitStack) -> dict[str, Any]:
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory()))
         (folder / "bench.txt").write_text("".join(f"value{number} {number}\n" for number in range(100)))
         return {"files": [str(folder / "bench.txt")]}
+    if family == "prometheus":
+        with suppress(NoNodeExporter):
+            return {"endpoints": [resources.enter_context(node_exporter())]}
+    if family == "remote":
+        with suppress(NoSshd):
+            home = SshHome(Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="ssh-"))))
+            resources.callback(home.close)
+            return {
+                "hosts": [home.server().address],
+                "keys": [str(home.key)],
+                "known_hosts": [str(home.known_hosts)],
+            }
     return {}
 
 
@@ -76,10 +98,14 @@ async def measure(family: type[HostSource], config: dict[str, Any], ticks: int) 
         async with source:
             now_ns = time.time_ns() // NS_PER_S * NS_PER_S
             began_s = 0.0
+            while source.pending:
+                source.tick = Timestamp(now_ns := now_ns + NS_PER_S)
+                await source.update()
+                await asyncio.sleep(0.05)
             for tick in range(WARM_UP_TICKS + ticks):
                 if tick == WARM_UP_TICKS:
                     began_s = time.process_time()
-                source.tick = Timestamp(now_ns + tick * NS_PER_S)
+                source.tick = Timestamp(now_ns := now_ns + NS_PER_S)
                 await source.update()
                 await asyncio.sleep(0)
             await source.drain()
@@ -102,7 +128,7 @@ def of_families(ticks: int) -> None:
             with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
                 cost = runner.run(measure(family, config, ticks))
             remark = f"nothing here: {cost.absent}" if cost.absent else f"{cost.tick_us / 1e4:.3f} % of a core"
-            print(f"{name:<12} {cost.metrics:>8} {cost.tick_us:>12.0f}  {remark}", flush=True)
+            print(f"{name:<12} {cost.metrics:>8} {cost.tick_us:>12.0f}  {remark}{LOADS.get(name, '')}", flush=True)
 
 
 def of_the_whole(seconds: float) -> None:
