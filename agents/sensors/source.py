@@ -249,8 +249,7 @@ class SensorsSource(HostSource):
             return "include and exclude leave no sensor of those that there are"
         if locked:
             return f"no sensors but energy counters that only root may read, like {next(iter(locked))}"
-        places = "hwmon, thermal, powercap or power_supply"
-        return f"no sensors under {self.roots.sys}/class/{places}: a virtual machine has none"
+        return f"no sensors in {self.roots.sys}; virtual machines have none"
 
     # -- what they say ---------------------------------------------------------------------------------
 
