@@ -3,20 +3,23 @@
 
 import heapq
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import Annotated, ClassVar, NamedTuple, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 from msgspec import Meta, field
 
 from agents.base.devices import names_of
+from agents.base.worker import CallHung
 from agents.host import HostConfig, HostOptions, HostSource, Metric, NothingFound, Reading
-from agents.process.details import PSS_EVERY_S, DetailReader, Details, Shares, inherited, io_gain
-from agents.process.groups import Known, Members, ProcessGroup, group_of
+from agents.process.details import PSS_EVERY_S, DetailReader, Shares, inherited, io_gain
+from agents.process.groups import Members, ProcessGroup, group_of
 from agents.process.pace import Pace
 from agents.process.procfs import TICKS_PER_S, Look, Looker, Stat, since_boot
+from agents.process.sums import Gain, Member, amounts, gains_since, rates, shares
 from bus.config import AgentConfig
 from bus.transport.base import Transport
 
@@ -25,7 +28,7 @@ logger = logging.getLogger(__name__)
 MOST_GROUPS = 100
 MOST_RANKS = 50
 RENAME_EVERY_S = 10.0
-"""Who holds a rank may change with every look; what is said of it, which goes to the manager, not that often."""
+"""Who holds a rank may change with every look; the manager is told not that often, and of all ranks at once."""
 
 LONGEST_NAME = 64
 
@@ -89,26 +92,6 @@ GROUP_METRICS = (
 )
 
 
-class Gain(NamedTuple):
-    """What a process had since the last look."""
-
-    ticks: int
-    faults: int
-
-
-_NOTHING = Gain(0, 0)
-
-
-class Member(NamedTuple):
-    """A process of a group at one look."""
-
-    stat: Stat
-    known: Known
-    gain: Gain | None
-    details: Details | None
-    io: tuple[int, int] | None
-
-
 class ProcessSource(HostSource):
     """What groups of processes take of the host, and which single processes take most.
 
@@ -139,10 +122,11 @@ class ProcessSource(HostSource):
     ) -> None:
         super().__init__(token, url, **options)
         self._uptime = uptime
+        self._reading = threading.Lock()
         self._last: Mapping[int, Stat] = {}
         self._last_s: float | None = None
         self._last_ticks = 0
-        self._ranked: dict[str, tuple[str, float]] = {}
+        self._ranked: dict[str, str] = {}
         self._looker = Looker(str(self.roots.proc))
         self._details = DetailReader(str(self.roots.proc), self.token)
         self._shares = Shares(str(self.roots.proc), self.token)
@@ -165,16 +149,23 @@ class ProcessSource(HostSource):
         metric = super().describe(name)
         if metric is None:
             return None
-        process, _ = self._ranked.get(name, ("", 0.0))
-        details = {"process": process} if process else {}
+        details = {"process": self._ranked[name]} if name in self._ranked else {}
         return replace(metric, every_s=max(metric.every_s, self._pace.every_s), details=details)
 
     def read(self) -> Reading:
-        """All processes, if it is time to look at them again."""
+        """All processes, if it is time to look at them again. Raises CallHung while a late reading still runs."""
+        if not self._reading.acquire(blocking=False):  # both would count from what the other found
+            raise CallHung(f"{self.token}: the reading before this one has not returned")
+        try:
+            return self._read()
+        finally:
+            self._reading.release()
+
+    def _read(self) -> Reading:
         pace = self._pace
         if pace.every_s > self.config.period and not self.due("processes", pace.every_s):
             return {}
-        is_first = self._last_s is None
+        is_first = not self._last
         began_s, others_s = time.thread_time(), self._others_s
         reading = self._look()
         cost_s = time.thread_time() - began_s + self._others_s - others_s
@@ -198,18 +189,19 @@ class ProcessSource(HostSource):
         now_s, now_ticks = self.clock(), int(self._uptime() * TICKS_PER_S)
         found = self._processes()
         elapsed_s = None if self._last_s is None else now_s - self._last_s
-        if elapsed_s is not None and elapsed_s <= 0:  # it was delayed on its way
-            return {}
         gains = gains_since(self._last, found.processes, self._last_ticks) if elapsed_s else {}
+        rename = self.due("ranks", RENAME_EVERY_S)
         reading: dict[str, float] = {}
         if self.config.most_metrics > self.config.max_metrics:
             reading["metrics_refused"] = self.metrics_refused
         reading |= self._groups(found.processes, gains, now_s, elapsed_s)
         if elapsed_s:
             used = {pid: 100 * gain.ticks / TICKS_PER_S / elapsed_s for pid, gain in gains.items()}
-            reading |= self._top("top.cpu", used, found.processes, now_s)
-        reading |= self._top("top.memory", {pid: s.rss for pid, s in found.processes.items()}, found.processes, now_s)
-        self._last, self._last_s, self._last_ticks = found.processes, now_s, now_ticks
+            reading |= self._top("top.cpu", used, found.processes, rename=rename)
+        memory = {pid: stat.rss for pid, stat in found.processes.items()}
+        reading |= self._top("top.memory", memory, found.processes, rename=rename)
+        is_late = self.clock() - now_s > self.deadline_s  # nobody hears it, and what it read is of some later time
+        self._last, self._last_s, self._last_ticks = found.processes, None if is_late else now_s, now_ticks
         return reading
 
     def _processes(self) -> Look:
@@ -233,10 +225,8 @@ class ProcessSource(HostSource):
         members = self._members
         if not members.groups:
             return {}
-        proc, patience_s = (
-            str(self.roots.proc),
-            self.deadline_s / 5,
-        )  # four things may hang, each of them so long at most
+        proc = str(self.roots.proc)
+        patience_s = self.deadline_s / 5  # four things may hang, each of them so long at most
         from_ended = inherited(self._last, processes, members.known)
         known = {pid: who for pid, who in members.update(proc, processes, now_s, patience_s).items() if who.groups}
         alive = [pid for pid in known if not processes[pid].ended]
@@ -283,24 +273,23 @@ class ProcessSource(HostSource):
     # -- ranks -----------------------------------------------------------------------------------------
 
     def _top(
-        self, what: str, values: Mapping[int, float], processes: Mapping[int, Stat], now_s: float
+        self, what: str, values: Mapping[int, float], processes: Mapping[int, Stat], *, rename: bool
     ) -> dict[str, float]:
-        """The greatest values by rank, down to 0 where there are not as many processes."""
+        """The greatest values by rank, down to 0 where there are not as many processes.
+
+        rename: say who holds the ranks now, not only those that had no holder yet.
+        """
         names = names_of(what, RANKS[: self.config.top])
         reading = dict.fromkeys(names, 0.0)
         ranked = heapq.nlargest(len(names), values.items(), key=itemgetter(1)) if names else []
         for name, (pid, value) in zip(names, ranked, strict=False):
             reading[name] = value
-            if value > 0:
-                self._rank(name, readable(processes[pid].name), now_s)
+            if value > 0 and (rename or name not in self._ranked):
+                process = readable(processes[pid].name)
+                if self._ranked.get(name) != process:
+                    self._ranked[name] = process
+                    self.redescribe([name])
         return reading
-
-    def _rank(self, name: str, process: str, now_s: float) -> None:
-        """Say who holds a rank."""
-        before, said_s = self._ranked.get(name, ("", float("-inf")))
-        if process != before and now_s - said_s >= RENAME_EVERY_S:
-            self._ranked[name] = (process, now_s)
-            self.redescribe([name])
 
 
 RANKS = tuple(str(rank) for rank in range(1, MOST_RANKS + 1))
@@ -309,58 +298,3 @@ RANKS = tuple(str(rank) for rank in range(1, MOST_RANKS + 1))
 def readable(name: str) -> str:
     """A process's name for people: it may have called itself anything."""
     return "".join(letter if letter.isprintable() else "?" for letter in name[:LONGEST_NAME]) or "?"
-
-
-def gains_since(last: Mapping[int, Stat], now: Mapping[int, Stat], last_ticks: int) -> dict[int, Gain]:
-    """What each process had since the last look, which was at `last_ticks` after boot.
-
-    One that started later had all it has since then; one that was hidden until now is left out.
-    """
-    gains = {}
-    for pid, stat in now.items():
-        old = last.get(pid)
-        if old is stat:
-            gains[pid] = _NOTHING
-        elif old is not None and old.start == stat.start:
-            gains[pid] = Gain(max(0, stat.ticks - old.ticks), max(0, stat.faults - old.faults))
-        elif stat.start >= last_ticks:
-            gains[pid] = Gain(stat.ticks, stat.faults)
-    return gains
-
-
-def amounts(members: Iterable[Member]) -> dict[str, float]:
-    """What the processes of a group have now. Open files are left out if they may not be read of any."""
-    alive = [member for member in members if not member.stat.ended]
-    fds = [member.details.fds for member in alive if member.details and member.details.fds is not None]
-    found: dict[str, float] = {
-        "count": len(alive),
-        "rss": sum(member.stat.rss for member in alive),
-        "vms": sum(member.stat.vms for member in alive),
-        "threads": sum(member.stat.threads for member in alive),
-    }
-    return found | {"fds": sum(fds)} if fds or not alive else found
-
-
-def rates(members: Sequence[Member], elapsed_s: float) -> dict[str, float]:
-    """What the processes of a group had since the last look; zombies count with what they did before they ended.
-
-    Bytes are left out if they are not known of any.
-    """
-    gains = [member.gain for member in members if member.gain]
-    found = {
-        "cpu": 100 * sum(gain.ticks for gain in gains) / TICKS_PER_S / elapsed_s,
-        "faults": sum(gain.faults for gain in gains) / elapsed_s,
-    }
-    io = [member.io for member in members if member.io]
-    if io or all(member.stat.ended for member in members):
-        found["read_bytes"] = sum(read for read, _ in io) / elapsed_s
-        found["written_bytes"] = sum(written for _, written in io) / elapsed_s
-    return found
-
-
-def shares(members: Iterable[Member]) -> dict[str, float]:
-    """The group's memory with what is shared split; left out while a process has not been asked, or none may be."""
-    alive = [member for member in members if not member.stat.ended and not member.stat.kernel]
-    asked = [member.known for member in alive if member.known.pss_read_s > float("-inf")]
-    known = [process.pss for process in asked if process.pss is not None]
-    return {"pss": sum(known)} if len(asked) == len(alive) and (known or not alive) else {}

@@ -8,7 +8,8 @@ from agents.host import NothingFound
 from agents.metric import MetricTable
 from agents.process.groups import Identity, Known
 from agents.process.procfs import PAGE_BYTES, Stat
-from agents.process.source import Gain, Member, ProcessSource, gains_since, readable, shares
+from agents.process.source import ProcessSource, readable
+from agents.process.sums import Gain, Member, gains_since, shares
 from bus.timestamp import Timestamp
 from tests.agents.process.process_tree import ProcessTree
 
@@ -238,23 +239,24 @@ def test_ranks_without_a_process_are_0(tree, read) -> None:
     assert source.describe("top.cpu.1").details == {}
 
 
-def test_who_holds_a_rank_is_said_at_most_every_10_s(tree, read, monkeypatch) -> None:
-    source = tree.source({"top": 1, "period": 1.0})
-    again: list[str] = []
-    monkeypatch.setattr(source, "redescribe", again.extend)
-    tree.start(10, "a", rss=9 * PAGE_BYTES)
-    tree.start(11, "b")
+def test_who_holds_a_rank_is_said_at_most_every_10_s_and_of_all_ranks_at_once(tree, read, monkeypatch) -> None:
+    source = tree.source({"top": 2, "period": 1.0})
+    said: list[tuple[float, str]] = []
+    monkeypatch.setattr(source, "redescribe", lambda names: said.extend((tree.host.now_s, name) for name in names))
+    for pid, name in ((10, "a"), (11, "b"), (12, "c")):
+        tree.start(pid, name, rss=(20 - pid) * PAGE_BYTES)
     read(source)
-    assert again == ["top.memory.1"]
-    for turn in range(9):
-        tree.set(11, rss=(10 if turn % 2 == 0 else 1) * PAGE_BYTES)
+    assert said == [(1001.0, "top.memory.1"), (1001.0, "top.memory.2")]
+    tree.set(12, rss=9 * PAGE_BYTES)  # second from 1002 on
+    while tree.host.now_s < 1009:
+        tree.set(11, rss=(11 if tree.host.now_s % 2 else 1) * PAGE_BYTES)  # first at times
         read(source)
-    assert again == ["top.memory.1"]
     assert source.describe("top.memory.1").details == {"process": "a"}
+    tree.set(11, rss=11 * PAGE_BYTES)
     read(source)
-    read(source)
-    assert again == ["top.memory.1"] * 2
+    assert said[2:] == [(1010.0, "top.memory.1"), (1010.0, "top.memory.2")]
     assert source.describe("top.memory.1").details == {"process": "b"}
+    assert source.describe("top.memory.2").details == {"process": "a"}
 
 
 def test_no_pid_is_in_a_name_or_in_what_is_said_of_it(tree, read) -> None:
@@ -310,11 +312,11 @@ def test_without_processes_there_is_nothing(tree, read, hide: bool, says: str) -
         read(tree.source())
 
 
-def test_a_look_that_is_no_later_than_the_last_says_nothing(tree, read) -> None:
+def test_a_look_at_the_same_moment_as_the_last_has_no_rates(tree, read) -> None:
     tree.start(10)
     source = tree.source()
     assert read(source)
-    assert read(source, after_s=0.0) == {}
+    assert not of(read(source, after_s=0.0), "top.cpu")
     assert read(source)
 
 
