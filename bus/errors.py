@@ -17,6 +17,18 @@ agents raises one of these:
         └── StorageBusy     ... for now: full disk, locked file; worth trying again
 """
 
+import re
+
+_NUMBERS = re.compile(r"[\d.]+")
+
+
+def gist(error: BaseException) -> str:
+    """What an error says but for its numbers: what tells a new cause from one that has come again.
+
+    Times, counters and lengths differ each time that the same thing goes wrong.
+    """
+    return _NUMBERS.sub("", f"{type(error).__name__}: {error}")
+
 
 class HostbusError(Exception):
     """What happened, to whom, and what would be right: always fit to be shown to a person."""

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from bus.errors import ConfigError
+from bus.errors import ConfigError, gist
 from bus.rpc import Json, rpc_handler
 from bus.source import Source, SourceOptions
 from bus.timestamp import NS_PER_S, Timedelta, Timestamp
@@ -213,13 +213,14 @@ class IntervalSource(Source):
     def _failed(self, error: BaseException) -> None:
         """Count and log a failure; of causes that are the same in a row, the first one only."""
         self.health.failed += 1
-        cause = "".join(traceback.format_exception_only(error))
+        cause = gist(error)
         if cause == self._last_failure:
             self._repeated += 1
             return
         self._recovered()
         self._last_failure = cause
-        logger.error("%s: update failed: %s", self.token, cause.strip(), exc_info=error)
+        what = "".join(traceback.format_exception_only(error)).strip()
+        logger.error("%s: update failed: %s", self.token, what, exc_info=error)
 
     def _recovered(self) -> None:
         if self._last_failure and self._repeated:

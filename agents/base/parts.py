@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TypeVar
 
+from bus.errors import gist
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 FAILURES = (OSError, ValueError, LookupError, ArithmeticError)
 """What a file that is missing, unreadable or garbled leads to."""
+
+MAX_FAILING = 10_000
+"""Failing parts that are remembered: a device that failed and went for good never works again."""
 
 
 class Parts:
@@ -23,7 +28,7 @@ class Parts:
 
     def __init__(self, family: str) -> None:
         self._family = family
-        self._causes: dict[str, str] = {}
+        self._causes: dict[str, tuple[str, str]] = {}
         self.errors = 0
 
     def __call__(self, part: str) -> "_Guard":
@@ -42,15 +47,22 @@ class Parts:
         if bad is None:
             self.well(part)
         else:
-            self.failed(part, ValueError(f"cannot read the line {bad[0][:80]!r}: {bad[1]}"))
+            failure = ValueError(f"cannot read the line {bad[0][:80]!r}: {bad[1]}")
+            self.failed(part, failure, kind=gist(failure))  # its counters go on
         return parsed
 
-    def failed(self, part: str, error: BaseException) -> None:
-        """Note that a part failed. A kernel without a feature, which lacks its file, is no warning."""
+    def failed(self, part: str, error: BaseException, *, kind: str = "") -> None:
+        """Note that a part failed. A kernel without a feature, which lacks its file, is no warning.
+
+        kind: by what a new cause is told from the last one; default: by all that the error says.
+        """
         self.errors += 1
         cause = f"{type(error).__name__}: {error}"
-        if self._causes.get(part) != cause:
-            self._causes[part] = cause
+        kind = kind or cause
+        if self._causes.get(part, ("", ""))[0] != kind:
+            if len(self._causes) >= MAX_FAILING:
+                self._causes.pop(next(iter(self._causes)), None)
+            self._causes[part] = (kind, cause)
             absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EOPNOTSUPP)
             level = logging.INFO if absent else logging.WARNING
             logger.log(level, "%s: %s failed: %s", self._family, part, cause)
@@ -63,7 +75,7 @@ class Parts:
     @property
     def causes(self) -> dict[str, str]:
         """The parts that fail now, and why."""
-        return dict(self._causes)
+        return {part: cause for part, (_, cause) in self._causes.items()}
 
 
 class _Guard:

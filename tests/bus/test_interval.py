@@ -383,6 +383,18 @@ async def test_an_update_that_raises_is_logged_with_its_traceback_and_the_next_t
     assert [bool(record.exc_info) for record in said] == [True, False, True, True]
 
 
+async def test_a_failure_that_differs_in_its_numbers_only_has_come_again(manager, memory_url, caplog):
+    """Points that are refused are refused with their times, which made a traceback of every tick."""
+
+    async def during() -> None:
+        raise ValueError(f"web1.x: {Timestamp.now()} is not later than the last point")
+
+    async with Ticking(memory_url, during, period=0.01) as source:
+        await source.until_ticks(5)
+    assert source.health.failed >= 4
+    assert len([message for message in caplog.messages if "update failed" in message]) == 1
+
+
 async def test_an_update_whose_own_work_was_cancelled_has_failed_and_goes_on(manager, memory_url, caplog):
     async def during() -> None:
         task = asyncio.create_task(asyncio.Event().wait())

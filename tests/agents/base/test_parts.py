@@ -3,6 +3,7 @@ import errno
 
 import pytest
 
+from agents.base import parts as module
 from agents.base.parts import Parts
 
 
@@ -74,3 +75,28 @@ def test_lines_that_make_sense_are_kept_and_the_first_bad_one_is_named(parts, ca
     assert parts.errors == 1
     assert parts.each("number", ["3"], int) == [3]
     assert parts.causes == {}
+
+
+def test_a_bad_line_whose_counters_go_on_is_no_new_cause(parts, caplog) -> None:
+    for count in range(3):
+        assert parts.each("number", [f"{count} x"], int) == []
+    assert (len(caplog.messages), parts.errors) == (1, 3)
+    parts.each("number", ["5 y"], int)
+    assert len(caplog.messages) == 2
+
+
+def test_who_says_what_kind_of_failure_it_is_decides_what_is_new(parts, caplog) -> None:
+    for reason in ("refused", "refused", "late"):
+        parts.failed("door", OSError(f"{reason}, try {len(caplog.messages)}"), kind=reason)
+    assert caplog.messages == [
+        "web1.disk: door failed: OSError: refused, try 0",
+        "web1.disk: door failed: OSError: late, try 1",
+    ]
+    assert parts.causes == {"door": "OSError: late, try 1"}
+
+
+def test_parts_that_failed_and_never_came_back_are_forgotten_some_day(parts, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MAX_FAILING", 3)
+    for number in range(5):
+        parts.failed(f"veth{number}", ValueError("gone"))
+    assert list(parts.causes) == ["veth2", "veth3", "veth4"]
