@@ -82,13 +82,14 @@ class Worker:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            if not future.cancelled():  # the function's own TimeoutError
-                raise
+            if not future.cancelled():  # the function's own TimeoutError, or it answered at the last moment
+                return future.result()
             self.hung += 1
             self._give_up(job)
             raise CallHung(f"{self._name} did not answer within {timeout_s:g} s") from None
         except asyncio.CancelledError:
-            self._give_up(job)
+            if future.cancelled():  # else it has answered, and the thread waits for the next call
+                self._give_up(job)
             raise
 
     def close(self) -> None:

@@ -113,6 +113,41 @@ async def test_a_call_that_is_cancelled_leaves_the_worker_usable(hanging: Hangin
     worker.close()
 
 
+class Prompt(Worker):
+    """Has a callback called right after each answer has come, before whoever waits for it runs."""
+
+    def __init__(self, name: str, then: Callable[[], object]) -> None:
+        super().__init__(name)
+        self.then = then
+
+    def _settled(self, job) -> None:
+        super()._settled(job)
+        asyncio.get_running_loop().call_soon(self.then)
+
+
+async def test_a_call_that_is_cancelled_when_its_answer_has_come_is_not_lost() -> None:
+    worker = Prompt("test", lambda: call.cancel())
+    for _ in range(MAX_LOST + 1):
+        call = asyncio.create_task(worker.call(lambda: 5, 10))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert worker.lost == 0
+    worker.close()
+
+
+async def test_an_answer_that_comes_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[asyncio.Timeout] = []
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        limits.append(asyncio.Timeout(asyncio.get_running_loop().time() + seconds))
+        return limits[-1]
+
+    monkeypatch.setattr("agents.base.worker.asyncio.timeout", timeout)
+    worker = Prompt("test", lambda: limits[-1].reschedule(0.0))
+    assert await worker.call(lambda: 5, 10) == 5
+    worker.close()
+
+
 async def test_closing_ends_the_thread_and_may_be_done_twice() -> None:
     worker = Worker("test")
     thread = await worker.call(threading.current_thread, 10)
