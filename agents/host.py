@@ -105,6 +105,8 @@ class HostSource(IntervalSource):
     metrics: ClassVar[tuple[Metric, ...]]
     """What `read` may return."""
 
+    cancel_on_stop: ClassVar[bool] = True
+
     platform: ClassVar[str] = "Linux"
     """Where there is something to measure."""
 
@@ -237,7 +239,7 @@ class HostSource(IntervalSource):
             self.declare_metrics_nowait(described)
 
     async def reconfigure(self, config: AgentConfig) -> None:
-        """Put a configuration in force at once. Raises ConfigError for another prefix."""
+        """Put a configuration in force at once. Raises ConfigError for another prefix, or if something is missing."""
         if not isinstance(config, HostConfig):
             raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, not {type(config).__name__}")
         if self.prefix_of(config) != self.prefix:
@@ -245,6 +247,8 @@ class HostSource(IntervalSource):
                 f"prefix cannot change while {self.token} runs: it names all metrics; "
                 f"keep {self.config.prefix!r}, or restart the agent with prefix {config.prefix!r}"
             )
+        if config.missing and not self.config.missing:  # one that lacked it from the start was given it otherwise
+            raise ConfigError(f"{self.token}: {config.missing}")
         await super().reconfigure(config)
         self.period = config.period
         self.chunk_size = config.chunk_size

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 from bus.agent import AgentOptions
 from bus.chunk import ChunkBuffer
@@ -60,6 +60,9 @@ class Source(Client, ABC):
         chunk_size, max_delay, buffer_limit, prefix, wire: see `SourceOptions`
         options: see `AgentOptions`
     """
+
+    cancel_on_stop: ClassVar[bool] = False
+    """True if `task` may be cancelled as soon as the source stops, because it only waits for others."""
 
     def __init__(
         self,
@@ -211,8 +214,8 @@ class Source(Client, ABC):
     async def task(self) -> None:
         """Produce points. Starts when the source is registered and configured.
 
-        It should end when `task_stop_future` is done; 2 s later it is cancelled. If it raises, the source
-        sends what is buffered and fails with that error.
+        It should end when `task_stop_future` is done; 2 s later it is cancelled (see `cancel_on_stop`). If it
+        raises, the source sends what is buffered and fails with that error.
         """
 
     @property
@@ -223,7 +226,7 @@ class Source(Client, ABC):
     async def start(self) -> None:
         """Register, take the configuration, then start `task`."""
         await super().start()
-        self._source_task = SourceTask(self.token)
+        self._source_task = SourceTask(self.token, cancel_on_stop=self.cancel_on_stop)
         self.start_task(self._membership.keep(), name="register")
         await self._membership.begin()
         self.start_task(self._declared.run(), name="declare")

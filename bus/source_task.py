@@ -10,6 +10,9 @@ logger = logging.getLogger(__name__)
 TASK_END_S = 2.0
 """How long `task()` has to end by itself after `task_stop_future` is set; then it is cancelled."""
 
+SOON_S = 0.1
+"""The same where a stop may cancel what it does: enough for what is about to end."""
+
 CANCEL_S = 0.5
 """How long `task()` has to clean up when it is cancelled."""
 
@@ -19,12 +22,14 @@ class SourceTask:
 
     Args:
         token: the source's, for logs
+        cancel_on_stop: it is cancelled soon, which is nothing to complain of
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, *, cancel_on_stop: bool = False) -> None:
         self.stop_wanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when it should end."""
         self._token = token
+        self._cancel_on_stop = cancel_on_stop
         self._limit = asyncio.timeout(None)
         self._ended = asyncio.Event()
 
@@ -36,7 +41,8 @@ class SourceTask:
         except TimeoutError:
             if not self._limit.expired():
                 raise
-            logger.warning("%s: task() did not end within %g s of its stop: cancelled", self._token, TASK_END_S)
+            if not self._cancel_on_stop:
+                logger.warning("%s: task() did not end within %g s of its stop: cancelled", self._token, TASK_END_S)
         finally:
             self._ended.set()
 
@@ -46,9 +52,10 @@ class SourceTask:
             self.stop_wanted.set_result(None)
         if self._ended.is_set():
             return
-        self._limit.reschedule(asyncio.get_running_loop().time() + TASK_END_S)
+        patience_s = SOON_S if self._cancel_on_stop else TASK_END_S
+        self._limit.reschedule(asyncio.get_running_loop().time() + patience_s)
         try:
-            async with asyncio.timeout(TASK_END_S + CANCEL_S):
+            async with asyncio.timeout(patience_s + CANCEL_S):
                 await self._ended.wait()
         except TimeoutError:
             logger.warning("%s: task() does not let itself be cancelled", self._token)
