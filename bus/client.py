@@ -219,15 +219,16 @@ class Client(Agent):
 
     async def reload(self, config: AgentConfig) -> None:
         """Take another local configuration; what the manager pushed since the start stays on top of it."""
-        on_top = {
-            name: value
-            for name, value in self.config.to_dict().items()
-            if name in self._local and value != self._local[name]
-        }
-        local = config.to_dict()
-        new = type(config).load({**local, **on_top}, where=self.token)
-        await self.reconfigure(new)
-        self._local = local
+        async with self._configuring:
+            on_top = {
+                name: value
+                for name, value in self.config.to_dict().items()
+                if name in self._local and value != self._local[name]
+            }
+            local = config.to_dict()
+            new = type(config).load({**local, **on_top}, where=self.token)
+            await self.reconfigure(new)
+            self._local = local
 
     async def _persist(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer, however long the broker or the manager is away.

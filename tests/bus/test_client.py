@@ -235,6 +235,31 @@ async def test_another_local_configuration_leaves_what_was_pushed_on_top(memory_
         assert sink.config == TunableConfig(chunk_size=8, password="x")
 
 
+async def test_what_is_pushed_during_a_reload_is_put_in_force_after_it(memory_url: str) -> None:
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(Tunable):
+        async def reconfigure(self, config: AgentConfig) -> None:
+            began.set()
+            await gate.wait()
+            await super().reconfigure(config)
+
+    async with (
+        Manager("manager", memory_url),
+        Slow("sink-a", memory_url, config=TunableConfig(chunk_size=7)) as sink,
+        Client("tool", memory_url) as tool,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(sink.reload(TunableConfig(chunk_size=8)))
+        await began.wait()
+        before = sink._configurations
+        push = group.create_task(tool.rpc("config.set", token="sink-a", config={"rate": 5}))
+        await until(lambda: sink._configurations > before)
+        gate.set()
+        await push
+        assert sink.config == TunableConfig(rate=5, chunk_size=8)
+
+
 async def test_an_agent_without_a_configuration_takes_any_and_ignores_it(memory_url: str) -> None:
     async with Manager("manager", memory_url), Client("plain", memory_url), Client("tool", memory_url) as tool:
         assert (await tool.rpc("config.set", token="plain", config={"x": 1}))["applied"] is True
