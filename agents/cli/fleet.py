@@ -71,12 +71,15 @@ class Fleet:
         self._archive_file = ArchiveFile(self._archive_path()) if order.keep else None
         self._manager = Supervised(MANAGER, lambda: self._make(MANAGER, self._manager_values()))
         self._archive = Supervised(ARCHIVE, lambda: self._make(ARCHIVE, self._archive_values()))
-        chosen = self._chosen()
-        unconfigured = {family: lack for family, known in chosen.items() if (lack := self._lack(known))}
-        self._families = [self._family(known) for family, known in chosen.items() if family not in unconfigured]
+        self._families: list[Family] = []
+        self._unconfigured = self._chosen()
+        self._adopt_configured()
+        for known in self._unconfigured.values():
+            if order.only:
+                raise ConfigError(f"{known.name}: {self._lack(self._settings.instance(known.name))}")
         self._report = Report(
             families=self._families,
-            unconfigured=unconfigured,
+            unconfigured=self._unconfigured,
             archive=self._archive_file,
             where=self._transport.url,
         )
@@ -101,14 +104,18 @@ class Fleet:
                 raise typer.BadParameter(f"--only: there is no family {family!r}; {nearest(family, found)}")
         return {family: known for family, known in found.items() if not self._order.only or family in self._order.only}
 
-    def _lack(self, known: KnownAgent) -> str:
-        """What a family must be told before it can do anything. Raises ConfigError if --only asked for it."""
-        instance = self._settings.instance(known.name)
+    def _lack(self, instance: Instance) -> str:
+        """What a family must be told before it can do anything. Raises ConfigError for what it is told wrongly."""
         config = instance.config(self._family_values(instance))
-        lack = config.missing if isinstance(config, HostConfig) else ""
-        if lack and self._order.only:
-            raise ConfigError(f"{known.name}: {lack}")
-        return lack
+        return config.missing if isinstance(config, HostConfig) else ""
+
+    def _adopt_configured(self) -> list[Family]:
+        """Count those in that have something to do by now, and were not configured before."""
+        idle = self._unconfigured
+        ready = [family for family, known in idle.items() if not self._lack(self._settings.instance(known.name))]
+        adopted = [self._family(idle.pop(family)) for family in ready]
+        self._families += adopted
+        return adopted
 
     def _family(self, known: KnownAgent) -> Family:
         instance = self._settings.instance(known.name)
@@ -232,16 +239,25 @@ class Fleet:
             hangup.clear()
             try:
                 settings = Settings.read(self._order.file)
-                for family in self._families:
-                    instance = settings.instance(family.instance.name)
-                    instance.config(self._family_values(instance))
+                self._check(settings)
             except HostbusError as error:
                 logger.error("the configuration stays as it is: %s", error)  # noqa: TRY400  # known errors are one line
                 continue
             self._settings = settings
             for family in self._families:
                 await self._reload(family.runner, settings.instance(family.instance.name))
+            for family in self._adopt_configured():
+                logger.info("%s is configured now, and started", family.runner.name)
+                await family.runner.start()
             logger.info("the configuration was read again")
+
+    def _check(self, settings: Settings) -> None:
+        """Raises ConfigError if a family could not go on, or start, with other settings."""
+        for family in self._families:
+            if lack := self._lack(settings.instance(family.instance.name)):
+                raise ConfigError(f"{family.instance.name} is running, and would have nothing to do: {lack}")
+        for known in self._unconfigured.values():
+            self._lack(settings.instance(known.name))
 
     async def _reload(self, runner: Supervised, instance: Instance) -> None:
         if runner.agent is None or runner.state != "working":

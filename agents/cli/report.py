@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What `agent up` tells about its families: which work, which found nothing, and how much they send."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from agents.cli.settings import Instance
@@ -35,12 +35,12 @@ class Family:
 class Report:
     """All that is told.
 
-    unconfigured: families that were not started because they were told nothing to do, and what they lack.
+    unconfigured: families that were not started because they were told nothing to do.
     archive: None if nothing is kept. where: the bus's URL.
     """
 
     families: Sequence[Family]
-    unconfigured: Mapping[str, str]
+    unconfigured: Collection[str]
     archive: ArchiveFile | None
     where: str
 

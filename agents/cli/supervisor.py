@@ -40,9 +40,13 @@ class Supervised:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, needed: bool = False) -> None:
-        """Start; returns when it works or has failed once. With `needed` raises why it failed, and gives up."""
+        """Start; returns when it works or has failed once. With `needed` raises why it failed, and gives up.
+
+        May be called twice.
+        """
         self._needed = needed
-        self._task = asyncio.create_task(self._keep_alive(), name=f"supervise {self.name}")
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_alive(), name=f"supervise {self.name}")
         await self._settled.wait()
         if needed and self._first_error is not None:
             raise self._first_error

@@ -81,3 +81,12 @@ async def test_stop_ends_it_and_may_be_called_twice_and_before_start(memory_url)
     await runner.stop()
     assert runner.state == "stopped"
     assert runner.restarts == 0
+
+
+async def test_one_that_is_started_twice_lives_once(memory_url):
+    made = []
+    runner = Supervised("x", lambda: made.append(Working("source-x", memory_url)) or made[-1])
+    await asyncio.gather(runner.start(), runner.start())
+    await runner.start()
+    assert (len(made), runner.state) == (1, "working")
+    await runner.stop()
