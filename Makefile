@@ -18,9 +18,7 @@ up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ct
 	@$(PYTHON) -m agents.cli up $(ARGS)
 
 test: .venv/.installed-dev ## Run all tests, on servers of their own
-	@.ci/rabbitmq
-	@.ci/sshd
-	@.ci/node-exporter
+	@.ci/server rabbitmq sshd node-exporter
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter; is the README's table up to date
@@ -38,7 +36,7 @@ docs: .venv/.installed-dev ## Make the README's table of all metrics from the co
 	$(PYTHON) .ci/docs.py
 
 bench: .venv/.installed-dev ## Measure: points per second, CPU time per point, per family and of the whole
-	@.ci/rabbitmq
+	@.ci/server rabbitmq sshd node-exporter
 	$(PYTHON) tests/bench/throughput.py $(ARGS)
 	$(PYTHON) tests/bench/families.py
 

@@ -29,7 +29,7 @@ def program(name: str) -> str:
     """Where one of OpenSSH's programs is. Raises NoSshd."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if path is None:
-        raise NoSshd(f"no {name} for the tests: install openssh-server (.ci/sshd does)")
+        raise NoSshd(f"no {name} for the tests: install it (sudo apt install openssh-server)")
     return path
 
 
