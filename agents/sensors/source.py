@@ -2,9 +2,11 @@
 """Temperatures, fans, voltages, currents, power, energy and batteries, from /sys."""
 
 import logging
+import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Unpack
 
 from msgspec import Meta, field
@@ -12,10 +14,12 @@ from msgspec import Meta, field
 from agents.base.devices import DeviceWords, Globs
 from agents.base.files import OpenFiles, read_once
 from agents.base.isolate import Isolator
+from agents.base.worker import CallHung
 from agents.host import HostConfig, HostOptions, HostSource, Metric, NothingFound, Reading
 from agents.sensors.channels import Device, Outcome, ReadFile, read_device, unique
 from agents.sensors.hwmon import find_chips, find_zones
 from agents.sensors.rapl import EnergyMeter, find_energies
+from agents.sensors.remarks import Remarks
 from agents.sensors.supplies import STATES, find_supplies
 from bus.config import AgentConfig
 from bus.transport.base import Transport
@@ -34,10 +38,6 @@ PROMPT_S = 60.0
 """A device that was late works again after this long without being late."""
 
 TOO_LATE = "it does not answer in time; the others go on, and what it says later counts when it comes"
-
-NAMED_AT_ONCE = 5
-"""Values that are named in one line of the log."""
-
 
 ENERGY = "Linux, Intel or AMD; for root"
 
@@ -107,7 +107,8 @@ class SensorsSource(HostSource):
         self._read_once: ReadFile = read or read_once
         self._read_again: ReadFile = read or self.files.read
         self._isolator: Isolator[str, None] = Isolator(self._visit, name=f"{self.token}: device")
-        self._outcomes: deque[tuple[str, Outcome]] = deque()
+        self._reading = threading.Lock()
+        self._outcomes: deque[tuple[Device, Outcome]] = deque()
         self._devices: dict[str, Device] = {}
         self._proposals: dict[str, str] = {}
         self._words = DeviceWords(self._proposals.__getitem__)
@@ -116,14 +117,13 @@ class SensorsSource(HostSource):
         self._about: dict[str, tuple[Mapping[str, str], float]] = {}
         self._limits_due: set[str] = set()
         self._late_s: dict[str, float] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._remarks = Remarks(self.token)
         self._why_empty = ""
         self._choose()
 
     def _choose(self) -> None:
         """What follows from the configuration, to be worked out anew."""
-        self._wanted = Globs(self.config.include, self.config.exclude)
-        self._known_names: dict[str, bool] = {}
+        self._is_wanted = cache(Globs(self.config.include, self.config.exclude).__contains__)
         self._look_now = True
 
     async def reconfigure(self, config: AgentConfig) -> None:
@@ -138,14 +138,22 @@ class SensorsSource(HostSource):
         await super().teardown()
 
     def read(self) -> Reading:
-        """What all sensors say now, and the power since the last reading."""
-        if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:
-            self._look_now = False
-            self._look()
-        if not self._devices:
-            raise NothingFound(self._why_empty)
-        self._ask()
-        return self._heard()
+        """What all sensors say now, and the power since the last reading.
+
+        Raises NothingFound, or CallHung while a late reading still runs: it would take what others are to hear.
+        """
+        if not self._reading.acquire(blocking=False):
+            raise CallHung(f"{self.token}: the reading before this one has not returned")
+        try:
+            if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:
+                self._look_now = False
+                self._look()
+            if not self._devices:
+                raise NothingFound(self._why_empty)
+            self._ask()
+            return self._heard()
+        finally:
+            self._reading.release()
 
     def describe(self, name: str) -> Metric | None:
         """The table's entry, with the limits and the label of the sensor."""
@@ -169,7 +177,9 @@ class SensorsSource(HostSource):
         self._limits_due = set(wanted)
         self._keep_labels(wanted.values())
         if locked:
-            self._say(logging.INFO, "rapl", f"only root may read {locked[0]}: the processor's energy is left out")
+            self._remarks.once(
+                logging.INFO, "rapl", f"only root may read {locked[0]}: the processor's energy is left out"
+            )
         self._why_empty = self._explain(found, locked)
 
     def _find(self) -> tuple[list[Device], list[str]]:
@@ -207,12 +217,6 @@ class SensorsSource(HostSource):
         elif not any(map(self._is_wanted, energy_names(word))):
             channels = []
         return replace(device, word=word, channels=tuple(channels))
-
-    def _is_wanted(self, name: str) -> bool:
-        wanted = self._known_names.get(name)
-        if wanted is None:
-            wanted = self._known_names[name] = name in self._wanted
-        return wanted
 
     def _tell(self, before: Mapping[str, Device], now: Mapping[str, Device]) -> None:
         for change, devices in (
@@ -258,7 +262,7 @@ class SensorsSource(HostSource):
         device = self._devices.get(key)
         if device is not None:
             limits = self._read_once if key in self._limits_due else None
-            self._outcomes.append((key, read_device(device, self._read_again, self.clock, limits)))
+            self._outcomes.append((device, read_device(device, self._read_again, self.clock, limits)))
 
     def _ask(self) -> None:
         """Have all devices read that are due. Those that were late come last: the others need not wait for them."""
@@ -281,14 +285,13 @@ class SensorsSource(HostSource):
         reading: dict[str, float] = {}
         oldest_s = self.clock() - max(LATE_S, 2 * self.config.period)
         while self._outcomes:
-            key, outcome = self._outcomes.popleft()
-            device = self._devices.get(key)
-            if device is None or outcome.started_s < oldest_s:
-                continue
+            device, outcome = self._outcomes.popleft()
+            if device != self._devices.get(device.key) or outcome.started_s < oldest_s:
+                continue  # it is gone, has other channels by now or took too long
             if outcome.failures:
-                self._note(outcome.failures)
-            if key in self._limits_due and outcome.limits is not None:
-                self._limits_due.discard(key)
+                self._remarks.left_out(outcome.failures)
+            if device.key in self._limits_due and outcome.limits is not None:
+                self._limits_due.discard(device.key)
                 self._keep_limits(outcome.limits)
             if device.max_energy_uj is None:
                 reading |= outcome.values
@@ -302,7 +305,7 @@ class SensorsSource(HostSource):
             meter = self._meters[device.key] = EnergyMeter(max_energy_uj)
         if self.config.period >= meter.longest_s:
             rule = f"its counter may wrap twice in a period of {meter.longest_s:.0f} s or more: left out"
-            self._say(logging.WARNING, device.word, rule)
+            self._remarks.once(logging.WARNING, device.word, rule)
             return {}
         found: dict[str, float] = {}
         power_name, energy_name = energy_names(device.word)
@@ -323,30 +326,6 @@ class SensorsSource(HostSource):
                 self._limits[name] = kept
                 self.redescribe([name])
 
-    def _note(self, failures: Mapping[str, Exception]) -> None:
-        """Say, once for each value and cause, what is left out: sensors that fail now and then are ordinary."""
-        news: dict[tuple[int, str], list[str]] = {}
-        for name, error in failures.items():
-            level, cause, kind = cause_of(error)
-            if (name, kind) not in self._said:
-                self._said.add((name, kind))
-                news.setdefault((level, cause), []).append(name)
-        for (level, cause), names in news.items():
-            more = f" and {len(names) - NAMED_AT_ONCE} more" if len(names) > NAMED_AT_ONCE else ""
-            logger.log(
-                level,
-                "%s: %s%s left out whenever that happens: %s",
-                self.token,
-                ", ".join(names[:NAMED_AT_ONCE]),
-                more,
-                cause,
-            )
-
-    def _say(self, level: int, what: str, fact: str) -> None:
-        if (what, fact) not in self._said:
-            self._said.add((what, fact))
-            logger.log(level, "%s: %s: %s", self.token, what, fact)
-
 
 def energy_names(word: str) -> tuple[str, str]:
     """The metrics of an energy counter: power and energy."""
@@ -357,11 +336,3 @@ def files_of(device: Device) -> list[str]:
     """The files that reading a device keeps open."""
     files = [path for channel in device.channels for path in (*channel.paths, channel.fault) if path]
     return [*files, device.awake] if device.awake else files
-
-
-def cause_of(error: Exception) -> tuple[int, str, str]:
-    """How to log a failure: the level, the cause in words, and what makes it the same as another."""
-    if isinstance(error, OSError):
-        cause = error.strerror or str(error)
-        return logging.INFO, cause, cause
-    return logging.WARNING, f"{type(error).__name__}: {error}"[:200], type(error).__name__

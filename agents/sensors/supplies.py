@@ -34,6 +34,11 @@ def state_code(text: str) -> float:
     return float(STATES.index(text.strip().lower()))
 
 
+def is_on(text: str) -> float:
+    """1, also where the kernel says 2: a supply whose voltage can be chosen. Raises ValueError."""
+    return float(int(text) != 0)
+
+
 WAYS: dict[str, tuple[tuple[tuple[str, ...], Callable[..., float]], ...]] = {
     "charge": (
         (("capacity",), whole),
@@ -41,7 +46,7 @@ WAYS: dict[str, tuple[tuple[tuple[str, ...], Callable[..., float]], ...]] = {
         (("charge_now", "charge_full"), share),
     ),
     "state": ((("status",), state_code),),
-    "online": ((("online",), whole),),
+    "online": ((("online",), is_on),),
     "power": ((("power_now",), amount), (("voltage_now", "current_now"), product)),
     "voltage": ((("voltage_now",), millionths),),
     "current": ((("current_now",), amount),),

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Sensors whose drivers block: they cost only themselves."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from agents.base.devices import Globs
+from agents.base.worker import CallHung
 from agents.sensors.source import SensorsSource
 from tests.agents.sensors.desktop import Desktop, Files, furnish
 
@@ -112,3 +115,54 @@ async def test_the_end_closes_no_file_that_a_call_may_hang_in(host, bare, files)
     await source.teardown()
     assert source.files is not opened
     _let_go(source, gate)
+
+
+TWO_FANS = {"name": "fans", "fan1_input": "1000", "fan2_input": "2000"}
+NO_FAN_1 = {"prefix": "web1", "period": 3.0, "exclude": ["*.fan1.speed"]}
+
+
+async def test_what_a_slow_device_says_late_is_left_out_if_it_was_excluded_meanwhile(host, bare, files) -> None:
+    bare.chip("devices/platform/fans.0", TWO_FANS)
+    gate = files.hanging["fan2_input"] = threading.Event()
+    source = host.source(SensorsSource, {"period": 3.0}, read=files)
+    assert host.read(source) == {}
+    await source.reconfigure(SensorsSource.Config.load(NO_FAN_1))
+    assert host.read(source) == {}
+    _let_go(source, gate)
+    assert host.read(source) == {"fans.fan2.speed": 2000.0}
+
+
+async def test_a_configuration_that_comes_during_a_reading_decides_what_is_sampled(host, bare, monkeypatch) -> None:
+    bare.chip("devices/platform/fans.0", TWO_FANS)
+    source = host.source(SensorsSource, {"period": 3.0})
+    asked, answer = threading.Event(), threading.Event()
+    choose = Globs.__contains__
+
+    def chosen(globs: Globs, name: str) -> bool:
+        verdict = choose(globs, name)
+        if name == "fans.fan1.speed" and not asked.is_set():
+            asked.set()
+            assert answer.wait(20)
+        return verdict
+
+    monkeypatch.setattr(Globs, "__contains__", chosen)
+    reading = asyncio.get_running_loop().run_in_executor(None, host.read, source)
+    assert await asyncio.to_thread(asked.wait, 20)
+    await source.reconfigure(SensorsSource.Config.load(NO_FAN_1))
+    answer.set()
+    await reading
+    assert host.read(source) == {"fans.fan2.speed": 2000.0}
+
+
+async def test_a_reading_that_was_given_up_keeps_later_ones_out_until_it_returns(host, bare, files) -> None:
+    bare.zone(0, "slow", "20000")
+    gate = files.hanging["thermal_zone0/type"] = threading.Event()
+    source = host.source(SensorsSource, {"period": 3.0}, read=files)
+    late = asyncio.get_running_loop().run_in_executor(None, host.read, source)
+    while not files.read:
+        await asyncio.sleep(0)
+    with pytest.raises(CallHung, match="has not returned"):
+        host.read(source)
+    gate.set()
+    assert await late == {"slow.temperature": 20.0}
+    assert host.read(source) == {"slow.temperature": 20.0}

@@ -62,6 +62,11 @@ def test_an_adapter_is_plugged_in_or_not(desktop) -> None:
     assert values(desktop) == {"online": 1.0}
 
 
+def test_an_adapter_that_can_change_its_voltage_is_plugged_in_too(desktop) -> None:
+    desktop.supply("USBC000", {"type": "USB", "online": "2"})  # "Online Programmable", says the kernel
+    assert values(desktop) == {"online": 1.0}
+
+
 def test_limits_are_only_those_that_have_files(desktop) -> None:
     place = desktop.supply("BAT0", BAT0)
     desktop.files(str(place.relative_to(desktop.sys)), {"temp_alert_max": "600"})
