@@ -140,23 +140,26 @@ def _app_of(name: str, known: "KnownAgent") -> typer.Typer:
 def _command(name: str, fields: "Sequence[Option]") -> Callable[..., None]:
     """A function whose parameters are the common options and one option per field."""
 
-    def command(**given: Any) -> None:
-        _start(
-            name,
-            {
-                field.name: _value(field, given.pop(_FIELD + field.name))
-                for field in fields
-                if _FIELD + field.name in given
-            },
-            **given,
-        )
+    def command(context: typer.Context, **given: Any) -> None:
+        given["settings"] = _listed(context, "settings", "HOSTBUS_SET") or given["settings"]
+        values = {}
+        for field in fields:
+            parameter = _FIELD + field.name
+            if parameter in given:
+                text = given.pop(parameter)
+                listed = _listed(context, parameter, _variable(field)) if _is_list(field) else []
+                values[field.name] = listed or _value(field, text)
+        _start(name, values, **given)
 
     common = inspect.signature(_common).parameters
     taken = {f"--{key.replace('_', '-')}" for key in common} | {"--format", "--config", "--set"}
     parameters = [
-        inspect.Parameter(_FIELD + field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(field))
-        for field in fields
-        if _flag(field.name) not in taken
+        inspect.Parameter("context", _KEYWORD, annotation=typer.Context),
+        *(
+            inspect.Parameter(_FIELD + field.name, _KEYWORD, default=None, annotation=_option(field))
+            for field in fields
+            if _flag(field.name) not in taken
+        ),
     ]
     parameters += [one.replace(kind=_KEYWORD) for one in common.values()]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -181,6 +184,10 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _variable(field: "Option") -> str:
+    return f"HOSTBUS_{field.name.upper()}"
+
+
 def _option(field: "Option") -> Any:
     """The annotation of a field's option. Values stay text: the struct checks them, and says what is right."""
     flag = _flag(field.name)
@@ -196,7 +203,7 @@ def _option(field: "Option") -> Any:
         kind | None,
         typer.Option(
             flag,
-            envvar=f"HOSTBUS_{field.name.upper()}",
+            envvar=_variable(field),
             help=field.description.replace("[", r"\["),
             metavar=None if kind is bool else _metavar(field),
             show_default=str(default) or False,
@@ -228,6 +235,28 @@ def _value(field: "Option", given: Any) -> Any:
     except msgspec.DecodeError as error:
         # Without the text, which may have a password in it.
         raise ConfigError(f"{_flag(field.name)}: what begins with {{ must be a JSON object: {error}") from None
+
+
+def _listed(context: typer.Context, parameter: str, variable: str) -> list[Any]:
+    """The items of a list that the environment gives as JSON: what begins with ``[``. Else none.
+
+    What typer makes of a variable are words without blanks.
+    """
+    import os
+
+    source = context.get_parameter_source(parameter)
+    text = os.environ.get(variable, "").strip()
+    if source is None or source.name != "ENVIRONMENT" or not text.startswith("["):
+        return []
+
+    import msgspec
+
+    from bus.errors import ConfigError
+
+    try:
+        return msgspec.json.decode(text, type=list[Any])
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{variable}: what begins with [ must be a JSON list: {error}") from None
 
 
 def _metavar(field: "Option") -> str:

@@ -2,7 +2,7 @@
 """`agent up` says which families found nothing, and which were told nothing to do."""
 
 import io
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 import pytest
 from rich.console import Console
@@ -16,21 +16,17 @@ from agents.metric import Metric, MetricTable
 from bus.frame import CONTENT_TYPE, Frame, encode_frame, group_columns
 from bus.timestamp import Timestamp
 from bus.transport.base import Message
-from tests.agents.cli.toys import EmptySource
+from tests.agents.cli.toys import EmptySource, entries
 
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
-    extra = [
-        EntryPoint(name=f"{family.lower()}-source", value=f"tests.agents.cli.toys:{family}Source", group=catalog.GROUP)
-        for family in ("Empty", "Idle")
-    ]
     known = [entry for entry in entry_points(group=catalog.GROUP) if entry.name in ("load-source", "manager")]
-    monkeypatch.setattr(catalog, "entry_points", lambda group: [*extra, *known])
+    monkeypatch.setattr(catalog, "entry_points", lambda group: [*entries(["Empty", "Idle"]), *known])
 
 
 def up(agent, *arguments):
-    return agent("up", "--period", "0.1", "--duration", "2s", "--no-archive", *arguments)
+    return agent("up", "--period", "0.5", "--duration", "2s", "--no-archive", *arguments)
 
 
 def test_a_family_that_finds_nothing_is_said_once_and_not_counted(agent, monkeypatch):

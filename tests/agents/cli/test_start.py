@@ -4,11 +4,11 @@
 import json
 import signal
 import time
-from importlib.metadata import EntryPoint
 
 import pytest
 
 from agents.cli import catalog, sampling
+from tests.agents.cli.toys import entries
 
 QUICK = ("--once", "--dry-run", "--format", "json")
 
@@ -38,12 +38,8 @@ def test_once_prints_the_newest_point_of_every_metric(agent):
 
 @pytest.fixture
 def toys(monkeypatch):
-    extra = [
-        EntryPoint(name=f"{name.lower()}-source", value=f"tests.agents.cli.{module}:{name}Source", group=catalog.GROUP)
-        for module, names in (("toy_tables", ("Slow", "Endless", "Hung", "Broken")), ("toys", ("Empty", "Idle")))
-        for name in names
-    ]
-    monkeypatch.setattr(catalog, "entry_points", lambda group: extra)
+    families = ("Slow", "Endless", "Hung", "Broken", "Empty", "Idle", "Talk")
+    monkeypatch.setattr(catalog, "entry_points", lambda group: entries(families))
 
 
 def test_once_waits_until_a_source_has_got_hold_of_what_it_samples(agent, toys):

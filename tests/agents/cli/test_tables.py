@@ -9,21 +9,18 @@ import pytest
 from agents.cli import catalog, settings
 from agents.cli.settings import Settings
 from bus.errors import ConfigError
+from tests.agents.cli.toys import entries
 
 QUICK = ("--once", "--dry-run", "--format", "json", "--prefix", "web1", "--period", "0.05")
-TALK = "tests.agents.cli.toy_tables:TalkSource"
 
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
     """Three agents more; two of them share a family."""
+    both = (("both-source", "agents.load:LoadSource"), ("both-sink", "sinks.sqlite:SqliteSink"))
     extra = [
-        EntryPoint(name=name, value=value, group=catalog.GROUP)
-        for name, value in (
-            ("talk-source", TALK),
-            ("both-source", "agents.load:LoadSource"),
-            ("both-sink", "sinks.sqlite:SqliteSink"),
-        )
+        *entries(["Talk"]),
+        *(EntryPoint(name=name, value=value, group=catalog.GROUP) for name, value in both),
     ]
     wanted = ("manager", "load-source", "cpu-source", "sqlite-sink")
     known = [entry for entry in entry_points(group=catalog.GROUP) if entry.name in wanted]
@@ -142,6 +139,34 @@ def test_a_table_that_is_wrong_is_named_and_not_repeated(agent, arguments, says)
     assert f"agent: error: {says}" in outcome.err
     assert "secret" not in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a b", {"a.nobody.port": 22, "b.nobody.port": 22}),
+        ('["a b", "c"]', {"a_b.nobody.port": 22, "c.nobody.port": 22}),
+        (' [ {"host": "a", "port": 2222}, "b" ] ', {"a.nobody.port": 2222, "b.nobody.port": 22}),
+        ('{"host":"a"}', {"a.nobody.port": 22}),
+    ],
+)
+def test_a_list_in_the_environment_is_words_or_json(agent, monkeypatch, text, found):
+    monkeypatch.setenv("HOSTBUS_HOSTS", text)
+    assert values(agent("start", "talk", *QUICK)) == found
+    assert values(agent("start", "talk", *QUICK, "--hosts", "[option")) == {"_option.nobody.port": 22}
+
+
+def test_set_in_the_environment_may_be_a_json_list_too(agent, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_SET", '["hosts=[\\"a b\\"]", "max_metrics=5"]')
+    assert values(agent("start", "talk", *QUICK)) == {"a_b.nobody.port": 22}
+
+
+def test_a_list_in_the_environment_that_is_wrong_is_named_and_not_repeated(agent, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_HOSTS", '["secret", ')
+    outcome = agent("start", "talk", *QUICK)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (78, "", 1)
+    assert "agent: error: HOSTBUS_HOSTS: what begins with [ must be a JSON list: " in outcome.err
+    assert "secret" not in outcome.err
 
 
 def test_help_says_where_json_is_taken(agent):
