@@ -134,7 +134,6 @@ async def test_what_a_slow_device_says_late_is_left_out_if_it_was_excluded_meanw
 
 async def test_a_configuration_that_comes_during_a_reading_decides_what_is_sampled(host, bare, monkeypatch) -> None:
     bare.chip("devices/platform/fans.0", TWO_FANS)
-    source = host.source(SensorsSource, {"period": 3.0})
     asked, answer = threading.Event(), threading.Event()
     choose = Globs.__contains__
 
@@ -146,6 +145,7 @@ async def test_a_configuration_that_comes_during_a_reading_decides_what_is_sampl
         return verdict
 
     monkeypatch.setattr(Globs, "__contains__", chosen)
+    source = host.source(SensorsSource, {"period": 3.0})
     reading = asyncio.get_running_loop().run_in_executor(None, host.read, source)
     assert await asyncio.to_thread(asked.wait, 20)
     await source.reconfigure(SensorsSource.Config.load(NO_FAN_1))
