@@ -106,6 +106,7 @@ class HostSource(IntervalSource):
     """What `read` may return."""
 
     cancel_on_stop: ClassVar[bool] = True
+    """What waits for a server, a program or a hung file when the stop comes is given up."""
 
     platform: ClassVar[str] = "Linux"
     """Where there is something to measure."""
