@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """NVML, NVIDIA's library about its GPUs: loading, opening and closing it, and what its error codes mean here.
 
-What is asked of a GPU is in gpu_readings.py. The module `pynvml` is imported when NVML is first opened.
+What is asked of a GPU is in readings.py. The module `pynvml` is imported when NVML is first opened.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How much GPU memory the programs of a host hold, by groups of their names: never by process, which come and go."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated
 
@@ -41,7 +41,7 @@ def groups_of(configured: Iterable[str | ProcessGroup]) -> list[ProcessGroup]:
 
 
 class Grouping:
-    """Which group a process belongs to, by its name.
+    """Which group a process belongs to, by its name, and which groups each GPU has had.
 
     Args:
         groups: the first that has the name counts; without any, each name is a group
@@ -50,8 +50,24 @@ class Grouping:
     def __init__(self, groups: Sequence[ProcessGroup]) -> None:
         self._groups = groups
         self._own: set[str] = set()
-        self.always = frozenset(group.name for group in groups)
-        """Groups that have a value even if they have no process."""
+        self._seen: dict[str, set[str]] = {}
+
+    def memory(self, gpu: str, processes: Iterable[GpuProcess], name_of: Callable[[int], str]) -> dict[str, int]:
+        """Bytes of each group on a GPU: 0 without a process, nothing where nobody tells.
+
+        Groups that are configured are always there; others from their first process on.
+        """
+        sums: dict[str, int] = {}
+        untold: set[str] = set()
+        for process in processes:
+            group = self.group(name_of(process.pid))
+            if process.memory is None:
+                untold.add(group)
+            else:
+                sums[group] = sums.get(group, 0) + process.memory
+        seen = self._seen.setdefault(gpu, {group.name for group in self._groups})
+        seen.update(sums)
+        return dict.fromkeys(seen - untold, 0) | sums
 
     def group(self, name: str) -> str:
         """The group's word. name: empty if it is not known."""
@@ -63,12 +79,3 @@ class Grouping:
                 return OTHER
             self._own.add(word)
         return word
-
-
-def memory_by_group(processes: Iterable[GpuProcess], groups: Iterable[str]) -> dict[str, int]:
-    """Bytes of each group, given the group of each process. A group whose memory nobody tells is left out."""
-    sums: dict[str, int] = {}
-    for process, group in zip(processes, groups, strict=True):
-        if process.memory is not None:
-            sums[group] = sums.get(group, 0) + process.memory
-    return sums

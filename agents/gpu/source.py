@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """NVIDIA GPUs, through NVML.
 
-nvml.py opens the library, gpu_fleet.py knows which GPUs there are, gpu_device.py asks one of them what is in
-gpu_readings.py, gpu_processes.py groups processes. Here is the table of metrics, and what is said about them.
+nvml.py opens the library, fleet.py knows which GPUs there are, device.py asks one of them what is in readings.py,
+processes.py groups processes. Here is the table of metrics, and what is said about them.
 """
 
 import logging
@@ -18,7 +18,7 @@ from agents.base.files import read_once
 from agents.base.worker import CallHung
 from agents.gpu.device import PCIE, Answer, Details, Gpu, Identity
 from agents.gpu.fleet import Fleet, Report, Round
-from agents.gpu.processes import Grouping, ProcessGroup, groups_of, memory_by_group
+from agents.gpu.processes import Grouping, ProcessGroup, groups_of
 from agents.gpu.readings import GpuProcess
 from agents.host import HostConfig, HostOptions, HostSource, Metric, Reading
 from bus.config import AgentConfig
@@ -138,7 +138,6 @@ class GpuSource(HostSource):
         self._included = Globs(self.config.include_gpus)
         self._excluded = Globs(self.config.exclude_gpus)
         self._grouping = Grouping(groups_of(self.config.process_groups))
-        self._groups: dict[str, set[str]] = {}
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """Put a configuration in force at once."""
@@ -210,12 +209,8 @@ class GpuSource(HostSource):
         return reading
 
     def _memory_of_groups(self, word: str, processes: list[GpuProcess]) -> dict[str, float]:
-        groups = [self._grouping.group(self._name_of(process.pid)) for process in processes]
-        sums = memory_by_group(processes, groups)
-        seen = self._groups.setdefault(word, set(self._grouping.always))
-        ended = dict.fromkeys(seen.difference(groups), 0)
-        seen.update(sums)
-        return {f"process.{group}.memory": value for group, value in (sums | ended).items()}
+        sums = self._grouping.memory(word, processes, self._name_of)
+        return {f"process.{group}.memory": value for group, value in sums.items()}
 
     def _name_of(self, pid: int) -> str:
         """Empty for a process that ended, or of another name space."""

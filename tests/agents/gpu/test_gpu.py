@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The readings of GPUs. What breaks is in test_gpu_faults.py and test_gpu_fleet.py."""
 
+import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,6 +212,28 @@ async def test_groups_are_those_of_the_configuration(host, nvml) -> None:
         "torchrun.memory": 2,
         "blender.memory": 4,
     }
+
+
+async def test_groups_of_a_reading_under_way_are_forgotten_when_others_are_configured(host, nvml, monkeypatch) -> None:
+    nvml.gpus = [GpuDouble("GPU-1", compute=[Process(501, 1)])]
+    add_process(host.proc, 501, "python")
+    source = host.source(GpuSource)
+    asked, answer = threading.Event(), threading.Event()
+    name_of = source._name_of
+
+    def named(pid: int) -> str:
+        asked.set()
+        assert answer.wait(20)
+        return name_of(pid)
+
+    monkeypatch.setattr(source, "_name_of", named)
+    reading = asyncio.get_running_loop().run_in_executor(None, host.read, source)
+    assert await asyncio.to_thread(asked.wait, 20)
+    await source.reconfigure(GpuSource.Config.load({"prefix": "web1", "process_groups": ["ollama"]}))
+    answer.set()
+    await reading
+    values = of(of(host.read(source, after_s=10), "gpu0"), "process")
+    assert values == {"ollama.memory": 0, "other.memory": 1}
 
 
 @pytest.mark.parametrize(
