@@ -38,9 +38,11 @@ async def up(file, text, url):
         file.write_text(text)
         os.kill(os.getpid(), signal.SIGHUP)
 
-    yield fleet, reload
-    fleet._stop.set()
-    await running
+    try:
+        yield fleet, reload
+    finally:
+        fleet._stop.set()
+        await running
 
 
 def agents(fleet):
