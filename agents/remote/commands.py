@@ -65,7 +65,7 @@ class HostCommands:
         self._clock = clock
         self._asks_cores = core_count is None
         self._core_count = core_count
-        self._contexts = {name: Context(host=word) for name in parsers}
+        self._contexts = {name: Context(host=word, parts=Parts(f"{word}: {name}")) for name in parsers}
         self._tables = _tables(parsers.values())
         self._aside: dict[str, tuple[float, float]] = {}
         self._absent: dict[str, str] = {}
@@ -127,6 +127,7 @@ class HostCommands:
         context.core_count = self._core_count or 1
         context.tick = tick
         context.now_s = answer.at_s
+        failed_before = context.parts.errors
         try:
             found = parser.parse(answer.output, context)
             values = {f"{self._word}.{parser.family}.{key}": float(value) for key, value in found.items()}
@@ -139,6 +140,8 @@ class HostCommands:
             raise ValueError(f"{error} (exit code {answer.exit_code} of: {shortened(parser.command)})") from error
         except Exception as error:  # anybody's code: it costs its own values
             raise ValueError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._parts.errors += context.parts.errors - failed_before
         self._aside.pop(name, None)
         if self._absent.pop(name, None) is not None:
             logger.info("%s: %s: there is something to measure now", self._word, name)

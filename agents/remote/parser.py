@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from agents.base.parts import Parts
 from agents.metric import Metric
 from bus.timestamp import Timestamp
 
@@ -15,7 +16,8 @@ class Context:
     """What a parser may know besides the output: one per host and parser, kept for as long as the source runs.
 
     host: the host's word in metric names. core_count: cores in service. tick: the time of the points. now_s: when
-    the output came, in monotonic seconds, for rates. state: the parser's own memory, empty at first.
+    the output came, in monotonic seconds, for rates. state: the parser's own memory, empty at first. parts: for what
+    may fail alone: ``with context.parts("fan2"): ...``.
     """
 
     host: str
@@ -23,6 +25,7 @@ class Context:
     tick: Timestamp = Timestamp(0)  # noqa: RUF009  # immutable
     now_s: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
+    parts: Parts = field(default_factory=lambda: Parts("parser"))
 
 
 class MetricParser(ABC):

@@ -4,7 +4,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from agents.base.parts import Parts
 from agents.host import HostSource, Metric
 from agents.remote.parser import Context
 
@@ -19,11 +18,6 @@ def kept(context: Context, key: str, make: Callable[[], T]) -> T:
         context.state[key] = make()
     value: T = context.state[key]
     return value
-
-
-def parts_of(context: Context, parser: str) -> Parts:
-    """The parts of a parser that fail alone on a host: each cause is logged once."""
-    return kept(context, "parts", lambda: Parts(f"{context.host}: {parser}"))
 
 
 def by_file(output: str) -> dict[str, list[str]]:

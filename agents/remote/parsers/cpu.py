@@ -16,7 +16,7 @@ from agents.cpu import (
     usage,
 )
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import kept, missing, parts_of, table_of
+from agents.remote.parsers.common import kept, missing, table_of
 
 _CLOCK = re.compile(r"/sys/devices/system/cpu/cpu(\d+)/cpufreq/scaling_cur_freq:(\d+)")
 
@@ -38,10 +38,9 @@ class CpuParser(MetricParser):
         core_lines = [line for line in lines if line.startswith("cpu")]
         if not core_lines:
             raise missing("/proc/stat", output)
-        parts = parts_of(context, "cpu")
-        times = dict(parts.each("core times", core_lines, parse_times))
+        times = dict(context.parts.each("core times", core_lines, parse_times))
         reading = usage(kept(context, "times", lambda: Counters(slack=SLACK_TICKS)).update(context.now_s, times))
-        with parts("events"):
+        with context.parts("events"):
             step = kept(context, "events", Counters).update(context.now_s, parse_events(lines))
             for event, (rate,) in step.per_second().items():
                 reading[event] = rate
@@ -65,7 +64,7 @@ class CpuFrequencyParser(MetricParser):
     def parse(self, output: str, context: Context) -> Mapping[str, float]:
         """The clocks now; a core that is taken out of service meanwhile has none."""
         lines = [line for line in output.splitlines() if line.startswith("/")]
-        hertz = dict(parts_of(context, "cpu_frequency").each("clock", lines, parse_clock))
+        hertz = dict(context.parts.each("clock", lines, parse_clock))
         return frequencies(hertz or parse_cpuinfo(output))
 
 

@@ -10,7 +10,7 @@ from agents.base.mounts import PSEUDO_TYPES, Mount, choose, mount_word, parse_mo
 from agents.base.parts import Parts
 from agents.disk import SPACE, DiskSource, fullness
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import kept, missing, parts_of, table_of
+from agents.remote.parsers.common import kept, missing, table_of
 
 NETWORK_TYPES = r"nfs4?|cifs|smb3|smbfs|ceph|9p|afs|lustre|beegfs|gpfs|orangefs|fuse(\.[^ ]*)?"
 """Types of file systems that are served by others, another host or a program, and hang if these do."""
@@ -39,7 +39,7 @@ def _command(*filters: str) -> str:
     points = "LC_ALL=C sed -E " + " ".join(f"-e '{step}'" for step in script) + " /proc/self/mountinfo"
     return (
         f'hostbus_points=$({points}); [ -z "$hostbus_points" ] || '
-        f"{{ cat /proc/self/mountinfo; echo '{_SPACE}'; df -kP $hostbus_points; "
+        f"{{ sed -E 's/ - ([^ ]*) .*/ - \\1/' /proc/self/mountinfo; echo '{_SPACE}'; df -kP $hostbus_points; "
         f"echo '{_INODES}'; df -iP $hostbus_points; :; }} 2>/dev/null"
     )
 
@@ -64,14 +64,13 @@ class DiskParser(MetricParser):
             if self.network and not output.strip():
                 return {}
             raise missing("/proc/self/mountinfo", output)
-        parts = parts_of(context, "disk_network" if self.network else "disk")
         known = kept(context, "mounts", lambda: _Mounts(network=self.network))
-        known.update(mountinfo, parts)
+        known.update(mountinfo, context.parts)
         space, _, inodes = tables.partition(f"{_INODES}\n")
         space_of, inodes_of = rows(space, known.device_of), rows(inodes, known.device_of)
         reading: dict[str, float] = {}
         for word, mount in known.ours.items():
-            with parts(f"file system {mount.point}"):
+            with context.parts(f"file system {mount.point}"):
                 reading.update(zip(names_of(word, SPACE), full(mount, space_of, inodes_of), strict=False))
         return reading
 

@@ -7,7 +7,7 @@ from agents.base.devices import DeviceWords, Globs
 from agents.base.rates import Counters
 from agents.disk import ACTIVITY, DiskConfig, DiskSource, activities, chosen, parse_diskstats
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import kept, missing, parts_of, table_of
+from agents.remote.parsers.common import kept, missing, table_of
 
 _BLOCK = "/sys/class/block/"
 
@@ -27,7 +27,7 @@ class DiskIoParser(MetricParser):
             raise missing("/proc/diskstats", output)
         partitions = partitions_of(last)
         wanted = chosen(lines, lambda device: device in self.wanted and device not in partitions)
-        counters = dict(parts_of(context, "disk_io").each("block device", wanted, parse_diskstats))
+        counters = dict(context.parts.each("block device", wanted, parse_diskstats))
         step = kept(context, "counters", Counters).update(context.now_s, counters)
         return activities(step, kept(context, "words", DeviceWords))
 

@@ -7,7 +7,7 @@ from agents.base.absent import NothingFound
 from agents.base.rates import Counters
 from agents.load import RESOURCES, LoadSource, averages, parse_uptime, pressure, stalls
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import by_file, kept, missing, parts_of, table_of
+from agents.remote.parsers.common import by_file, kept, missing, table_of
 
 _WHO_WORKED = "# end"
 _USERS_EVERY_S = 10.0
@@ -27,15 +27,14 @@ class LoadParser(MetricParser):
         files = by_file(output)
         if "/proc/loadavg" not in files:
             raise missing("/proc/loadavg", output)
-        parts = parts_of(context, "load")
         reading: dict[str, float] = {}
-        with parts("load"):
+        with context.parts("load"):
             reading |= averages(files["/proc/loadavg"][0], context.core_count)
-        with parts("uptime"):
+        with context.parts("uptime"):
             reading["uptime"] = parse_uptime(files["/proc/uptime"][0])
         stalled: dict[str, list[int]] = {}
         for resource in RESOURCES:
-            with parts(f"pressure of {resource}"):
+            with context.parts(f"pressure of {resource}"):
                 for line in files.get(f"/proc/pressure/{resource}", ()):
                     found, total = pressure(resource, line)
                     reading |= found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agents.base.rates import Counters
 from agents.memory import MemorySource, amounts, parse_meminfo, parse_swapped, swap_rates
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import kept, missing, parts_of
+from agents.remote.parsers.common import kept, missing
 
 _STAT = re.compile(r"^\d+ \(.*\) [A-Za-z] .*$", re.MULTILINE)
 _STATM = re.compile(r"^(\d+)(?: \d+){6}$", re.MULTILINE)
@@ -31,7 +31,7 @@ class MemoryParser(MetricParser):
         if "MemTotal" not in info:
             raise missing("/proc/meminfo", output)
         reading = amounts(info)
-        with parts_of(context, "memory")("swap rates"):
+        with context.parts("swap rates"):
             swapped = {"swap": parse_swapped(output, kept(context, "page", lambda: page_bytes(output)))}
             reading |= swap_rates(kept(context, "swap", Counters).update(context.now_s, swapped))
         return reading

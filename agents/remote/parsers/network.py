@@ -8,7 +8,7 @@ from agents.base.rates import Counters
 from agents.base.tcp import parse_time_wait
 from agents.network import NetworkConfig, NetworkSource, chosen, is_up, parse_interface, parse_speed, traffic
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import by_file, kept, missing, parts_of, table_of
+from agents.remote.parsers.common import by_file, kept, missing, table_of
 
 _DEV, _SOCKSTAT = "/proc/net/dev", "/proc/net/sockstat"
 
@@ -29,14 +29,13 @@ class NetworkParser(MetricParser):
         files = by_file(output)
         if _DEV not in files:
             raise missing(_DEV, output)
-        parts = parts_of(context, "network")
         words = kept(context, "words", DeviceWords)
-        counters = dict(parts.each("interface", chosen(files[_DEV], self.wanted), parse_interface))
+        counters = dict(context.parts.each("interface", chosen(files[_DEV], self.wanted), parse_interface))
         reading = traffic(kept(context, "counters", Counters).update(context.now_s, counters), words)
         for interface in counters:
-            with parts(f"state of {interface}"):
+            with context.parts(f"state of {interface}"):
                 reading |= state(interface, files, words[interface])
-        with parts("TCP connections"):
+        with context.parts("TCP connections"):
             if _SOCKSTAT in files:
                 reading["tcp.time_wait"] = parse_time_wait("\n".join(files[_SOCKSTAT]))
         return reading

@@ -8,7 +8,7 @@ from agents.base.absent import NothingFound
 from agents.base.rates import percent
 from agents.gpu.source import GpuSource
 from agents.remote.parser import Context, MetricParser
-from agents.remote.parsers.common import SHOWN, parts_of, table_of
+from agents.remote.parsers.common import SHOWN, table_of
 
 MIB = 1 << 20
 MHZ = 1e6
@@ -64,7 +64,7 @@ class NvidiaSmiParser(MetricParser):
         if not any(line.count(",") == len(FIELDS) for line in lines):
             raise NothingFound(f"nvidia-smi tells of no GPU; it says {output.strip()[:SHOWN]!r}")
         reading: dict[str, float] = {}
-        for word, values in parts_of(context, "nvidia_smi").each("GPU", lines, parse_gpu):
+        for word, values in context.parts.each("GPU", lines, parse_gpu):
             reading.update((f"{word}.{name}", value) for name, value in values.items())
         return reading
 

@@ -4,8 +4,12 @@
 import os
 import subprocess
 
+from agents.base.parts import Parts
 from agents.remote.parser import Context, MetricParser
+from agents.remote.registry import DEFAULT_PARSERS, MORE_PARSERS
 from tests.agents.conftest import FixtureHost
+
+NAMES = {type(parser): name for name, parser in {**DEFAULT_PARSERS, **MORE_PARSERS}.items()}
 
 CORES = 3
 """Of the fixture host."""
@@ -38,7 +42,10 @@ class FixtureShell:
 
     def parse(self, parser: MetricParser, output: str, after_s: float = 1.0) -> dict[str, float]:
         """What a parser makes of an output that came some seconds after the last."""
-        context = self.contexts.setdefault(parser, Context(host="web1", core_count=CORES))
+        if parser not in self.contexts:
+            parts = Parts(f"web1: {NAMES.get(type(parser), '')}")
+            self.contexts[parser] = Context(host="web1", core_count=CORES, parts=parts)
+        context = self.contexts[parser]
         self.host.now_s += after_s
         context.now_s = self.host.now_s
         return dict(parser.parse(output, context))

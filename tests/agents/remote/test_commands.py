@@ -84,6 +84,23 @@ def test_a_parser_keeps_its_state_for_its_host() -> None:
     ]
 
 
+def test_what_fails_alone_within_a_parser_counts_among_the_failures_of_the_source(caplog) -> None:
+    class Fans(MetricParser):
+        family = "fans"
+        command = "fans"
+
+        def parse(self, output: str, context: Context) -> Mapping[str, float]:
+            values = context.parts.each("fan", output.split(), float)
+            return dict(zip("abc", values, strict=False))
+
+    host = Host({"fans": Fans()})
+    assert host.read("fans", "1 x 3") == {"db1.fans.a": 1.0, "db1.fans.b": 3.0}
+    host.read("fans", "1 x 3")
+    host.read("fans", "1 2 3")
+    assert host.parts.errors == 2
+    assert caplog.text.count("db1: fans: fan failed") == 1
+
+
 def test_the_host_is_asked_for_its_cores_once_per_session() -> None:
     fake = Fake()
     host = Host({"a": fake}, core_count=None)

@@ -31,6 +31,9 @@ BUSYBOX_SPACE = """Filesystem           1024-blocks    Used Available Capacity M
 KIB = 1024
 
 
+LAYERS = "lowerdir=" + ":".join(f"/var/lib/docker/overlay2/l/{number}" for number in range(40))
+
+
 @pytest.fixture
 def shell(host) -> FixtureShell:
     made = FixtureShell(host)
@@ -206,3 +209,12 @@ def test_a_file_system_of_no_size_has_no_percentage_in_df() -> None:
 
 def test_a_device_may_have_blanks_and_numbers_in_its_name() -> None:
     assert rows("my disk 5 10 20 30 40 40% /a b", {"/a b": "8:1"}) == {"8:1": (20, 30, 40)}
+
+
+def test_what_a_mount_was_mounted_with_is_not_sent(shell) -> None:
+    """A host with hundreds of containers would send megabytes."""
+    shell.host.replace("self/mountinfo", "29 1 8:1", f"40 29 0:60 / /srv/c1 rw - overlay overlay rw,{LAYERS}\n29 1 8:1")
+    printed = shell.run(DiskParser.command)
+    assert "/srv/c1 rw - overlay\n" in printed
+    assert "lowerdir" not in printed
+    assert {"root", "home"} <= mounts(shell.parse(DiskParser(), printed))
