@@ -10,11 +10,13 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
+from agents.base.worker import CallHung, Worker
 from agents.remote.hostkeys import SYSTEM_FILES, USER_FILES, HostKeyError, KnownHosts, Verifier
 from agents.remote.target import NO_JUMP, Address, MonitorTarget
 from bus.errors import HostbusError
@@ -24,6 +26,9 @@ SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 KEEPALIVE_S = 15.0
 KEEPALIVES = 3
 """A connection whose peer has not answered so many keep-alives in a row is given up."""
+
+FILES_S = 5.0
+"""For reading configuration and host keys: a home may be on a file server that is dead."""
 
 MAX_JUMPS = 8
 MORE_ALGORITHMS = "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
@@ -57,9 +62,14 @@ class Way:
 
 
 class Connector:
-    """Makes connections, and shares those to jump hosts."""
+    """Makes connections, and shares those to jump hosts.
 
-    def __init__(self) -> None:
+    Args:
+        worker: reads files
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._jumps: dict[Way, _Jump] = {}
         # INFO there is a line per connection and channel.
         if (log := logging.getLogger("asyncssh")).level == logging.NOTSET:
@@ -68,8 +78,25 @@ class Connector:
     @asynccontextmanager
     async def connection(self, target: MonitorTarget) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """A connection of the target's own, closed at the end. Raises CannotConnect or HostKeyError."""
-        async with self._link(await _route(Way.to(target))) as connection:
+        async with self._link(await self._route(Way.to(target))) as connection:
             yield connection
+
+    async def _route(self, way: Way) -> list["_Hop"]:
+        """The hosts on the way, the nearest to us first, and the one that is meant."""
+        route: list[_Hop] = []
+        here = way
+        while len(route) <= MAX_JUMPS:
+            try:
+                hop = await self._worker.call(partial(_look_up, here), FILES_S)
+                jump = _jump_of(hop)
+            except (OSError, ValueError, asyncssh.Error, CallHung) as error:
+                files = here.ssh_config or USER_CONFIG
+                raise CannotConnect(f"{here.address}: {files} cannot be used: {error}") from error
+            route.insert(0, hop)
+            if jump is None:
+                return route
+            here = jump
+        raise CannotConnect(f"{way.address} is behind more than {MAX_JUMPS} jump hosts; do they go in a circle?")
 
     @asynccontextmanager
     async def _link(self, route: Sequence["_Hop"]) -> AsyncIterator[asyncssh.SSHClientConnection]:
@@ -101,35 +128,16 @@ class Connector:
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """A way, and what OpenSSH's configuration says about it."""
+    """A way, what OpenSSH's configuration says about it, and the host keys that are known."""
 
     way: Way
     peek: asyncssh.SSHClientConnectionOptions
-
-
-async def _route(way: Way) -> list[_Hop]:
-    """The hosts on the way, the nearest to us first, and the one that is meant."""
-    route: list[_Hop] = []
-    hop = way
-    while True:
-        if len(route) > MAX_JUMPS:
-            raise CannotConnect(f"{way.address} is behind more than {MAX_JUMPS} jump hosts; do they go in a circle?")
-        try:
-            # Reads files, in a thread.
-            peek = await asyncio.to_thread(_options, hop)
-            route.insert(0, _Hop(hop, peek))
-            jump = _jump_of(hop, peek)
-        except (OSError, ValueError, asyncssh.Error) as error:
-            raise CannotConnect(f"{hop.address}: {hop.ssh_config or USER_CONFIG} cannot be used: {error}") from error
-        if jump is None:
-            return route
-        hop = jump
+    known: KnownHosts
 
 
 async def _open(hop: _Hop, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
     who = str(hop.way.address)
-    known = _known_hosts(hop)
-    verifier = Verifier(who, known)
+    verifier = Verifier(who, hop.known)
     settings = _settings(hop.way)
     if not hop.peek.config.get("HostKeyAlgorithms"):
         settings["server_host_key_algs"] = MORE_ALGORITHMS
@@ -137,7 +145,7 @@ async def _open(hop: _Hop, tunnel: asyncssh.SSHClientConnection | None) -> async
         return await asyncssh.connect(
             **settings,
             tunnel=tunnel,
-            known_hosts=known.match,
+            known_hosts=hop.known.match,
             client_factory=lambda: verifier,
             keepalive_interval=KEEPALIVE_S,
             keepalive_count_max=KEEPALIVES,
@@ -192,10 +200,11 @@ class _Jump:
                 raise
 
 
-def _options(way: Way) -> asyncssh.SSHClientConnectionOptions:
-    """What OpenSSH's configuration says about a host; keys are not read."""
+def _look_up(way: Way) -> _Hop:
+    """In a thread: what the files say about a host. Our own keys are left to asyncssh, which has threads for that."""
     settings = {**_settings(way), "client_keys": None, "known_hosts": b""}
-    return asyncssh.SSHClientConnectionOptions(**settings)
+    peek = asyncssh.SSHClientConnectionOptions(**settings)
+    return _Hop(way, peek, _known_hosts(way, peek))
 
 
 def _settings(way: Way) -> dict[str, Any]:
@@ -228,9 +237,10 @@ def _config_files(way: Way) -> list[str]:
     return paths if way.ssh_config else [path for path in paths if os.access(path, os.R_OK)]
 
 
-def _jump_of(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> Way | None:
+def _jump_of(hop: _Hop) -> Way | None:
     """The way to the host from which this one is reached; None for the direct way."""
-    hops: Sequence[str] = way.jump or str(peek.tunnel or NO_JUMP).split(",")
+    way = hop.way
+    hops: Sequence[str] = way.jump or str(hop.peek.tunnel or NO_JUMP).split(",")
     if list(hops) == [NO_JUMP]:
         return None
     *before, last = hops
@@ -241,12 +251,12 @@ def _jump_of(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> Way | None:
     return replace(way, address=address, jump=tuple(before))
 
 
-def _known_hosts(hop: _Hop) -> KnownHosts:
+def _known_hosts(way: Way, peek: asyncssh.SSHClientConnectionOptions) -> KnownHosts:
     """The files of the target, else those of OpenSSH's configuration. There is no way to have none checked."""
-    if hop.way.known_hosts:
-        return KnownHosts(hop.way.known_hosts)
-    user: Any = hop.peek.config.get("UserKnownHostsFile")
-    system: Any = hop.peek.config.get("GlobalKnownHostsFile")
+    if way.known_hosts:
+        return KnownHosts(way.known_hosts)
+    user: Any = peek.config.get("UserKnownHostsFile")
+    system: Any = peek.config.get("GlobalKnownHostsFile")
     files = [*(USER_FILES if user is None else user), *(SYSTEM_FILES if system is None else system)]
     return KnownHosts(files or USER_FILES)
 

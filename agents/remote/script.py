@@ -50,6 +50,13 @@ def compose(commands: Sequence[str], mark: str) -> bytes:
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
+def in_sh(command: str) -> str:
+    """What has one command run by a POSIX shell, whichever shell reads this: sh, zsh, fish and csh quote it alike."""
+    # fish takes a backslash for itself between quotes, csh an exclamation mark.
+    quoted = re.sub(r"[\\'!]", lambda match: f"'\\{match[0]}'", command)
+    return f"{SHELL} -c '{quoted}'"
+
+
 class Answers:
     """Takes the answer of a host apart, as it comes.
 

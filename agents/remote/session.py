@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import asyncssh
 
+from agents.base.worker import Worker
 from agents.remote.connecting import CannotConnect, Connector, printable
-from agents.remote.script import MAX_OUTPUT_BYTES, SHELL, Answer, Answers, SessionLost, TooLong, compose
+from agents.remote.script import MAX_OUTPUT_BYTES, SHELL, Answer, Answers, SessionLost, TooLong, compose, in_sh
 from agents.remote.target import MonitorTarget
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ KILL_S = 1.0
 PROCESS_GROUP = "cut -d ' ' -f 5 /proc/$$/stat"
 
 PACE_S = 0.02
-"""Between the beginnings of two sessions: keys are exchanged on the event loop, 10 ms each."""
+"""Between the beginnings of two sessions: keys are exchanged on the event loop, 10 ms each in steps below 5 ms."""
 
 
 class Session:
@@ -38,6 +39,7 @@ class Session:
         self._mark = secrets.token_hex(12)
         self._scripts: dict[tuple[str, ...], bytes] = {}
         self._shell: _Shell | None = None
+        self._takes_sh = False
         self._group = 0
         self._given_up = asyncio.Event()
         self._running: asyncssh.SSHClientChannel[bytes] | None = None
@@ -50,7 +52,7 @@ class Session:
         return self._shell is not None
 
     async def open(self) -> None:
-        """Try the shell. Raises CannotConnect if the host opens no channel at all."""
+        """Try the shell. Raises CannotConnect if the host opens no channel at all, and SessionLost."""
         shell = _Shell(self._clock)
         try:
             channel, _ = await self._channel(shell, SHELL)
@@ -64,6 +66,9 @@ class Session:
             channel.close()
             if self._connection.is_closed():
                 raise
+            # The login shell may be none of POSIX (fish, csh); who allows no program but some, or only one, says no.
+            said = (await self._run(in_sh(f"echo {self._mark}"), MAX_OUTPUT_BYTES)).data
+            self._takes_sh = said.endswith(f"\n{self._mark}\n".encode()) or said == f"{self._mark}\n".encode()
         else:
             self._shell = shell
             group = answers[0].output.strip()
@@ -121,24 +126,29 @@ class Session:
     async def _ask_each(self, commands: Sequence[str], answers: list[Answer]) -> None:
         room = MAX_OUTPUT_BYTES
         for command in commands:
-            output = _Output(room)
-            try:
-                self._running = await self._open_channel(output, command)
-                self._running.write_eof()
-                self.begun = True
-                await output.ended.wait()
-            except (OSError, asyncssh.Error) as error:
-                raise SessionLost(f"{type(error).__name__}: {printable(str(error))}") from error
+            output = await self._run(in_sh(command) if self._takes_sh else command, room)
             room -= len(output.data)
-            if room < 0:
-                self._running.abort()
-                raise TooLong
-            if output.exit_code is None and self._connection.is_closed():
-                raise SessionLost("the connection was lost")
-            self._running = None
             text = output.data.decode("utf-8", "surrogateescape")
             answers.append(Answer(text, 255 if output.exit_code is None else output.exit_code, self._clock()))
         self.begun = True
+
+    async def _run(self, command: str, room: int) -> "_Output":
+        """Run one command in a channel of its own. Raises SessionLost."""
+        output = _Output(room)
+        try:
+            channel = self._running = await self._open_channel(output, command)
+            channel.write_eof()
+            self.begun = True
+            await output.ended.wait()
+        except (OSError, asyncssh.Error) as error:
+            raise SessionLost(f"{type(error).__name__}: {printable(str(error))}") from error
+        if len(output.data) > room:
+            channel.abort()
+            raise TooLong
+        if output.exit_code is None and self._connection.is_closed():
+            raise SessionLost("the connection was lost")
+        self._running = None
+        return output
 
     async def _open_channel(self, output: "_Output", command: str) -> "asyncssh.SSHClientChannel[bytes]":
         """A channel for a command. A host that allows one at a time may not have done with the one before."""
@@ -261,12 +271,13 @@ class Sessions:
 
     Args:
         clock: seconds, for the times of answers
+        worker: reads files
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._connector = Connector()
+    def __init__(self, clock: Callable[[], float], worker: Worker) -> None:
+        self._connector = Connector(worker)
         self._clock = clock
-        self._next_at = 0.0
+        self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def session(self, target: MonitorTarget) -> AsyncIterator[Session]:
@@ -286,6 +297,9 @@ class Sessions:
                 await session.aclose()
 
     async def _pace(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._next_at = max(now, self._next_at + PACE_S)
-        await asyncio.sleep(self._next_at - now)
+        """Wait for a turn; longer where the loop is late, or so many would be connecting that none is done in time."""
+        now = asyncio.get_running_loop().time
+        async with self._turn:
+            due = now() + PACE_S
+            await asyncio.sleep(PACE_S)
+            await asyncio.sleep(now() - due)

@@ -155,15 +155,15 @@ class RemoteSource(HostSource):
 
     async def teardown(self) -> None:
         """Close all sessions, without waiting for the hosts."""
-        await super().teardown()
         await self._close(self._pollers.values())
         self._pollers.clear()
+        await super().teardown()
 
     def _load(self) -> "Sessions":
         """In a thread: asyncssh is heavy, and modules are anybody's."""
         from agents.remote.session import Sessions
 
-        return Sessions(self.clock)
+        return Sessions(self.clock, self.worker)
 
     async def _targets(self, config: RemoteConfig) -> dict[str, MonitorTarget]:
         """The hosts by their words, with their parsers. Raises ConfigError."""
@@ -181,14 +181,12 @@ class RemoteSource(HostSource):
         """Monitor these hosts and no others."""
         if self._sessions is None:
             return
-        gone = [poller for word, poller in self._pollers.items() if targets.get(word) != poller.target]
-        self._pollers = {word: poller for word, poller in self._pollers.items() if poller not in gone}
-        words = {poller.word for poller in gone}
-        self.redescribe([name for name in self._names.known if name.split(".", 1)[0] in words])
-        await self._close(gone)
+        before, self._pollers = self._pollers, {}
         for word, target in targets.items():
-            if word not in self._pollers:
-                self._pollers[word] = self._poller(word, target, self._sessions)
+            same = word in before and before[word].target == target
+            self._pollers[word] = before.pop(word) if same else self._poller(word, target, self._sessions)
+        self.redescribe([name for name in self._names.known if name.split(".", 1)[0] in before])
+        await self._close(before.values())
 
     def _poller(self, word: str, target: MonitorTarget, sessions: "Sessions") -> Poller:
         commands = HostCommands(

@@ -6,13 +6,15 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.base.worker import Worker
 from agents.remote.parser import Context, MetricParser
+from agents.remote.session import Sessions
 from agents.remote.source import RemoteSource
 from agents.remote.target import MonitorTarget
 from bus.manager import Manager
@@ -21,6 +23,13 @@ from bus.timestamp import Timestamp
 from tests.services.sshd import NoSshd, SshHome, program
 
 PATIENCE_S = 20.0
+
+
+@contextmanager
+def sessions() -> Iterator[Sessions]:
+    """What opens sessions, on a clock that stands still."""
+    with closing(Worker("test: files")) as worker:
+        yield Sessions(lambda: 0.0, worker)
 
 
 class Echo(MetricParser):

@@ -2,24 +2,28 @@
 """Ways to hosts, through real servers: keys, the agent, OpenSSH's configuration, jump hosts."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
+from agents.base.worker import Worker
 from agents.remote.connecting import CannotConnect, Connector, printable
 from agents.remote.hostkeys import HostKeyError
-from agents.remote.session import Session, Sessions
+from agents.remote.session import Session
 from agents.remote.target import MonitorTarget
-from tests.agents.remote.conftest import until
+from tests.agents.remote.conftest import sessions, until
 from tests.services.sshd import Sshd, free_port, silent_listener
 
 
 @pytest.fixture
 async def connector() -> AsyncIterator[Connector]:
-    made = Connector()
-    yield made
-    assert made._jumps == {}
+    with closing(Worker("test: files")) as worker:
+        made = Connector(worker)
+        yield made
+        assert made._jumps == {}
 
 
 async def asked(connector: Connector, target: MonitorTarget) -> str:
@@ -193,14 +197,28 @@ async def test_jump_hosts_in_a_circle_are_an_error(ssh_home, connector) -> None:
     assert connector._jumps == {}
 
 
+async def test_files_that_cannot_be_read_in_time_delay_nobody_else(ssh_home, connector, monkeypatch) -> None:
+    """A pipe that nobody writes to is as a file on a server that is dead."""
+    monkeypatch.setattr("agents.remote.connecting.FILES_S", 0.1)
+    pipe = ssh_home.base / "config"
+    os.mkfifo(pipe)
+    with pytest.raises(CannotConnect, match=r"db1: .*/config cannot be used: .* did not answer within 0\.1 s"):
+        async with asyncio.timeout(20):
+            await asked(connector, MonitorTarget("db1", ssh_config=str(pipe)))
+    server = ssh_home.server()
+    await asked(connector, MonitorTarget(server.address))
+    pipe.write_text("")  # lets the thread go
+
+
 async def test_a_port_where_nobody_listens_is_said(ssh_home, connector) -> None:
     with pytest.raises(CannotConnect, match=r"refused|Connect call failed"):
         await asked(connector, MonitorTarget(f"127.0.0.1:{free_port()}"))
 
 
 async def opened(target: MonitorTarget) -> Session:
-    async with Sessions(lambda: 0.0).session(target) as session:
-        return session
+    with sessions() as made:
+        async with made.session(target) as session:
+            return session
 
 
 async def test_a_server_that_never_speaks_is_given_up_in_time(ssh_home) -> None:

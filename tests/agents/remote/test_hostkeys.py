@@ -9,8 +9,8 @@ import pytest
 
 from agents.remote.hostkeys import HostKeyError, KnownHosts, Verifier
 from agents.remote.script import Answer
-from agents.remote.session import Sessions
 from agents.remote.target import MonitorTarget
+from tests.agents.remote.conftest import sessions
 from tests.services.sshd import Sshd, SshHome, program
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
@@ -20,8 +20,9 @@ async def say_hello(server: Sshd, **options: object) -> str:
     """What a host answers to ``echo hello``."""
     answers: list[Answer] = []
     target = MonitorTarget(server.address, **options)  # type: ignore[arg-type]
-    async with Sessions(lambda: 0.0).session(target) as session:
-        await session.ask(["echo hello"], answers)
+    with sessions() as made:
+        async with made.session(target) as session:
+            await session.ask(["echo hello"], answers)
     return answers[0].output
 
 

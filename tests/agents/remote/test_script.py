@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Scripts run in a real shell."""
 
+import shutil
 import subprocess
 
 import pytest
 
-from agents.remote.script import MAX_OUTPUT_BYTES, Answer, Answers, SessionLost, TooLong, compose
+from agents.remote.script import MAX_OUTPUT_BYTES, Answer, Answers, SessionLost, TooLong, compose, in_sh
 
 MARK = "f00dcafe"
 
@@ -127,3 +128,14 @@ def test_an_answer_keeps_the_time_when_it_came() -> None:
     feeder.feed(f"\n{MARK} begin 0\n\n{MARK} 0 0\n".encode())
     feeder.feed(f"\n{MARK} 1 0\n".encode())
     assert [one.at_s for one in answers] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish", "tcsh"])
+def test_a_command_for_one_channel_is_the_same_to_every_login_shell(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    command = (
+        r"""x='a b'; printf '%s|' $x "a 'b'" '\\x' 'c!d !!' $((6*7)) `echo e` '*' ü {a,b} ~x ^ % \' "\\"; ! false"""
+    )
+    done = subprocess.run([shell, "-c", in_sh(command)], capture_output=True, timeout=20)
+    assert (done.stdout.decode(), done.returncode) == ("a|b|a 'b'|\\\\x|c!d !!|42|e|*|ü|{a,b}|~x|^|%|'|\\|", 0)

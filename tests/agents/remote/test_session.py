@@ -2,6 +2,7 @@
 """Sessions with real servers: a shell where there is one, else a channel for each command."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +12,9 @@ import pytest
 
 from agents.remote.connecting import CannotConnect
 from agents.remote.script import Answer, SessionLost, TooLong
-from agents.remote.session import Session, Sessions
+from agents.remote.session import Session
 from agents.remote.target import MonitorTarget
-from tests.agents.remote.conftest import until
+from tests.agents.remote.conftest import sessions, until
 from tests.services.sshd import Sshd
 
 ONLY_COMMANDS = (
@@ -25,8 +26,9 @@ ONLY_COMMANDS = (
 @asynccontextmanager
 async def opened(server: Sshd, **options: object) -> AsyncIterator[Session]:
     target = MonitorTarget(server.address, **options)  # type: ignore[arg-type]
-    async with asyncio.timeout(30), Sessions(lambda: 0.0).session(target) as session:
-        yield session
+    with sessions() as made:
+        async with asyncio.timeout(30), made.session(target) as session:
+            yield session
 
 
 async def ask(session: Session, *commands: str) -> list[tuple[str, int]]:
@@ -90,6 +92,41 @@ async def test_where_there_is_no_shell_each_command_has_a_channel(ssh_home) -> N
         assert not session.has_shell
         assert await ask(session, "echo 1", "exit 3") == [("1\n", 0), ("", 3)]
         assert await ask(session, "echo 2") == [("2\n", 0)]
+
+
+async def test_a_login_shell_that_is_none_of_posix_has_each_command_run_by_one_that_is(ssh_home) -> None:
+    """`sh -f` finds no files, as fish and csh do not where there are none; without an input no shell stays."""
+    server = ssh_home.server('ForceCommand sh -f -c "$SSH_ORIGINAL_COMMAND" </dev/null')
+    async with opened(server) as session:
+        assert not session.has_shell
+        assert await ask(session, "echo /proc/self/sta[t]", "exit 3") == [("/proc/self/stat\n", 0), ("", 3)]
+
+
+async def test_a_host_that_greets_at_each_command_has_it_run_by_sh_too(ssh_home) -> None:
+    server = ssh_home.server('ForceCommand echo Welcome; sh -f -c "$SSH_ORIGINAL_COMMAND" </dev/null')
+    async with opened(server) as session:
+        assert await ask(session, "echo /proc/self/sta[t]") == [("Welcome\n/proc/self/stat\n", 0)]
+
+
+async def test_a_host_that_allows_some_commands_is_given_them_as_they_are(ssh_home) -> None:
+    server = ssh_home.server(
+        'ForceCommand case "$SSH_ORIGINAL_COMMAND" in "echo 1") echo 1;; *) echo "no: $SSH_ORIGINAL_COMMAND";; esac'
+    )
+    async with opened(server) as session:
+        assert await ask(session, "echo 1", "echo 2") == [("1\n", 0), ("no: echo 2\n", 0)]
+
+
+async def test_sessions_begin_ever_slower_where_the_loop_is_late(ssh_home) -> None:
+    with sessions() as made:
+        loop, turns = asyncio.get_running_loop(), []
+
+        async def turn() -> None:
+            await made._pace()
+            turns.append(loop.time())
+            loop.call_later(0.001, time.sleep, 0.1)
+
+        await asyncio.gather(turn(), turn())
+    assert turns[1] - turns[0] > 0.15
 
 
 async def test_a_key_that_is_good_for_one_command_gives_that(ssh_home) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from agents.metric import MetricTable
 from agents.remote.config import RemoteConfig
+from agents.remote.polling import Poller
 from agents.remote.registry import register_host_parsers
 from agents.remote.source import RemoteSource
 from agents.remote.target import MonitorTarget
@@ -150,11 +152,24 @@ async def test_a_new_configuration_touches_only_the_hosts_that_it_changes(ssh_ho
                 RemoteConfig.load({"period": 0.2, "hosts": hosts(stays=None), "parsers": ["nosuch"]})
             )
         assert set(source._pollers) == {"stays", "moves", "comes"}
-        await source.reconfigure(RemoteConfig.load({"period": 0.2}))
-        await until(lambda: source.absence.reason == "no hosts are configured")
-        assert source._pollers == {}
     counts = {name: server.log.count("Accepted publickey") for name, server in servers.items()}
     assert counts == {"stays": 1, "goes": 1, "moves": 2, "comes": 1}
+
+
+async def test_a_tick_while_all_hosts_are_replaced_finds_the_new_ones(ssh_home, memory_url, monkeypatch) -> None:
+    server = ssh_home.server()
+    hosts = [{"host": server.address, "name": name} for name in ("old", "new")]
+    async with polled(memory_url, None, hosts=hosts[:1], period=60.0) as (source, _):
+        close = source._close
+
+        async def close_after_a_tick(pollers: Iterable[Poller]) -> None:
+            await source.measure()
+            await close(pollers)
+
+        monkeypatch.setattr(source, "_close", close_after_a_tick)
+        await source.reconfigure(RemoteConfig.load({"period": 60.0, "hosts": hosts[1:]}))
+        assert set(source._pollers) == {"new"}
+        monkeypatch.undo()
 
 
 async def test_a_metric_that_means_something_else_by_now_is_declared_anew(ssh_home, memory_url) -> None:
@@ -256,6 +271,11 @@ async def test_hosts_are_called_by_their_names_and_nothing_is_polled_twice(ssh_h
     with pytest.raises(ConfigError, match="listed twice"):
         async with polled(memory_url, [MonitorTarget(server.address, TOY), MonitorTarget(server.address, TOY)]):
             pass
+
+
+async def test_an_empty_list_of_hosts_that_was_given_is_nothing_to_measure(memory_url) -> None:
+    async with polled(memory_url, []) as (source, _):
+        await until(lambda: source.absence.reason == "no hosts are configured")
 
 
 async def test_without_hosts_it_does_not_start_and_says_how_to_list_them(memory_url) -> None:
