@@ -159,8 +159,8 @@ class GpuSource(HostSource):
             return self._fleet.close()
 
     def read(self) -> Reading:
-        """What the GPUs say. Raises NothingFound, or CallHung if the reading before has not returned."""
-        if not self._reading.acquire(blocking=False):
+        """What the GPUs say, once the reading before has returned. Raises NothingFound, or CallHung if it does not."""
+        if not self._reading.acquire(timeout=self.deadline_s):
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             again, slow = self.due("again", LOOK_AGAIN_S), self.due("slow", SLOW_S)

@@ -153,8 +153,12 @@ class ProcessSource(HostSource):
         return replace(metric, every_s=max(metric.every_s, self._pace.every_s), details=details)
 
     def read(self) -> Reading:
-        """All processes, if it is time to look at them again. Raises CallHung while a late reading still runs."""
-        if not self._reading.acquire(blocking=False):  # both would count from what the other found
+        """All processes, if it is time to look at them again.
+
+        Waits for a reading that was late, because both would count from what the other found; raises CallHung if
+        that takes too long.
+        """
+        if not self._reading.acquire(timeout=self.deadline_s):
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             return self._read()

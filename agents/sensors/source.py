@@ -140,9 +140,10 @@ class SensorsSource(HostSource):
     def read(self) -> Reading:
         """What all sensors say now, and the power since the last reading.
 
-        Raises NothingFound, or CallHung while a late reading still runs: it would take what others are to hear.
+        Waits for a reading that was late, because each would take what the other is to hear. Raises NothingFound, or
+        CallHung if that takes too long.
         """
-        if not self._reading.acquire(blocking=False):
+        if not self._reading.acquire(timeout=self.deadline_s):
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from agents.base.worker import CallHung
+from agents.gpu.fleet import Report
 from agents.gpu.source import GpuSource
 from agents.host import NothingFound
 from bus.timestamp import Timestamp
@@ -290,15 +291,20 @@ def test_opening_nvml_anew_hangs_once(host, nvml, two) -> None:
     assert (nvml.calls["nvmlInitWithFlags"], nvml.sessions) == (2, 1)
 
 
-def test_a_reading_that_was_given_up_is_not_overtaken(host, nvml, two) -> None:
-    gate = nvml.hanging["nvmlDeviceGetCount_v2"] = threading.Event()
-    source = host.source(GpuSource, {"period": 30})
+def test_a_reading_that_was_given_up_is_not_overtaken(host, nvml, two, monkeypatch) -> None:
+    source = host.source(GpuSource, {"period": 0.1})
+    begun, gate = threading.Event(), threading.Event()
+    values = source._values
+
+    def slow_values(word: str, report: Report) -> dict[str, float]:
+        begun.set()
+        assert gate.wait(20)
+        return values(word, report)
+
+    monkeypatch.setattr(source, "_values", slow_values)
     first = threading.Thread(target=lambda: host.read(source), daemon=True)
     first.start()
-    deadline_s = time.monotonic() + 20
-    while not nvml.calls["nvmlDeviceGetCount_v2"]:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
+    assert begun.wait(20)
     with pytest.raises(CallHung, match="has not returned"):
         source.read()
     gate.set()

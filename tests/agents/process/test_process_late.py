@@ -44,7 +44,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 def test_a_reading_that_was_given_up_does_not_mix_what_it_found_with_that_of_later_ones(
     host, tree, thread, monkeypatch, method: str
 ) -> None:
-    source = tree.source({"groups": ["nginx"], "period": 1.0})
+    source = tree.source({"groups": ["nginx"], "period": 0.1})
     gate = Gate(monkeypatch, source, method)
 
     def runs_until(second: int) -> None:

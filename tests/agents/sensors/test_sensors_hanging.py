@@ -157,7 +157,7 @@ async def test_a_configuration_that_comes_during_a_reading_decides_what_is_sampl
 async def test_a_reading_that_was_given_up_keeps_later_ones_out_until_it_returns(host, bare, files) -> None:
     bare.zone(0, "slow", "20000")
     gate = files.hanging["thermal_zone0/type"] = threading.Event()
-    source = host.source(SensorsSource, {"period": 3.0}, read=files)
+    source = host.source(SensorsSource, {"period": 0.1}, read=files)
     late = asyncio.get_running_loop().run_in_executor(None, host.read, source)
     while not files.read:
         await asyncio.sleep(0)
