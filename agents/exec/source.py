@@ -104,7 +104,7 @@ class ExecSource(HostSource):
 
     def describe(self, name: str) -> Metric | None:
         """What the output says about a metric, or the table."""
-        metric = self._texts.foreign.describe(name) or super().describe(name)
+        metric = self._texts.describe(name) or super().describe(name)
         job = self._jobs.get(name.partition(".")[0])
         if metric is not None and job is not None and job.command.every:
             return replace(metric, every_s=job.command.every)
@@ -184,7 +184,7 @@ class ExecSource(HostSource):
             finally:  # also when cancelled: whoever runs it then ends it
                 job.stopper.close()
         if not ended.stopped and not job.is_unwanted:
-            self._take_run(job, tick, ended, parsed)
+            await self._take_run(job, tick, ended, parsed)
 
     def _program(self, command: Command) -> Program:
         return Program(
@@ -195,16 +195,19 @@ class ExecSource(HostSource):
             max_output=command.max_output,
         )
 
-    def _take_run(self, job: "_Job", tick: Timestamp, ended: Ended, parsed: Parsed) -> None:
+    async def _take_run(self, job: "_Job", tick: Timestamp, ended: Ended, parsed: Parsed) -> None:
         part = f"command {job.word}"
-        if ended.failure is None:
+        failure = ended.failure
+        if failure is None:
             self._texts.well(part)
         else:
-            self._texts.complain(part, ended.failure, last_words(job.command.censored(ended.complaint)))
-        is_up = ended.failure is None and bool(parsed.samples or not parsed.bad)
+            said = last_words(job.command.censored(ended.complaint))
+            error = type(failure)(f"{failure}; {said}") if said else failure
+            self._texts.complain(part, error, reason=str(failure))
+        is_up = failure is None and bool(parsed.samples or not parsed.bad)
         own = (float(is_up), ended.duration_s, ended.exit_code)
         self.take(tick, {f"{job.word}.{name}": value for name, value in zip(OWN, own, strict=True)})
-        self._texts.take(job.word, part, parsed, tick)
+        await self._texts.take_text(job.word, part, parsed, tick)
 
     # -- all of them -----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ A text is Prometheus' if a line begins with ``# TYPE`` or ``# HELP``, or with a 
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -29,8 +29,8 @@ class TextConfig(AgentConfig, frozen=True, kw_only=True):
     format: Annotated[
         Literal["auto", "lines", "prometheus"],
         Meta(
-            description="lines are NAME VALUE [TIME]; auto: prometheus if there is a line with # TYPE, # HELP or a "
-            "name and {, else lines"
+            description="lines are NAME VALUE [TIME], the time in seconds since 1970 or ISO 8601, not more than 60 s "
+            "from now; auto: prometheus if there is a line with # TYPE, # HELP or a name and {, else lines"
         ),
     ] = "auto"
     unit: Annotated[str, Meta(max_length=40, description="unit (UCUM) of values whose text names none")] = ""
@@ -84,7 +84,7 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-class Texts:
+class Texts(Foreign):
     """Hands what texts say to a source, and says once what is wrong with them.
 
     Args:
@@ -93,15 +93,13 @@ class Texts:
     """
 
     def __init__(self, source: HostSource, own: Collection[str]) -> None:
-        self.foreign = Foreign(source)
-        self._parts = source.parts
+        super().__init__(source)
         self._own = frozenset(own)
-        self._kinds: dict[str, str] = {}
 
-    def take(self, word: str, part: str, parsed: Parsed, time: Timestamp | None = None) -> None:
+    async def take_text(self, word: str, part: str, parsed: Parsed, time: Timestamp | None = None) -> None:
         """Sample one text. part: what it is called in logs."""
         own = self._own
-        samples: Iterable[Sample] = parsed.samples
+        samples: Sequence[Sample] = parsed.samples
         clashes = own.intersection([sample.name for sample in samples])
         if clashes:
             samples = [sample for sample in samples if sample.name not in own]
@@ -110,21 +108,8 @@ class Texts:
         else:
             self.well(f"{part}, names,")
         if parsed.bad:
-            self.complain(f"{part}, lines,", ValueError("not all make sense"), f"the first: {parsed.cause}")
+            reason = "not all make sense"
+            self.complain(f"{part}, lines,", ValueError(f"{reason}; the first: {parsed.cause}"), reason=reason)
         else:
             self.well(f"{part}, lines,")
-        self.foreign.take(word, samples, time=time)
-
-    def complain(self, part: str, error: Exception, detail: str = "") -> None:
-        """Note that a part failed. detail: what may differ each time; it is logged only when the error is new."""
-        kind = f"{type(error).__name__}: {error}"
-        if self._kinds.get(part) == kind:
-            self._parts.errors += 1
-            return
-        self._kinds[part] = kind
-        self._parts.failed(part, type(error)(f"{error}; {detail}") if detail else error)
-
-    def well(self, part: str) -> None:
-        """Note that a part works."""
-        self._kinds.pop(part, None)
-        self._parts.well(part)
+        await self.take(word, samples, time=time)

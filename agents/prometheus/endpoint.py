@@ -30,9 +30,10 @@ class Endpoint(AgentConfig, frozen=True, kw_only=True):
     timeout: Annotated[
         float | None, Meta(description="seconds for a scrape; default: 0.9 periods, but at most 30 s")
     ] = None
-    honor_timestamps: Annotated[bool, Meta(description="keep the times that samples bring; else they are of now")] = (
-        True
-    )
+    honor_timestamps: Annotated[
+        bool,
+        Meta(description="keep the times that samples bring, up to 60 s from now; else they are of now"),
+    ] = True
     user: Annotated[str, Meta(description="user name, for basic authentication")] = ""
     password_file: Annotated[str, Meta(description="file with the password of the user")] = ""
     token_file: Annotated[str, Meta(description="file with a bearer token")] = ""

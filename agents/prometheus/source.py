@@ -3,7 +3,6 @@
 
 import asyncio
 import importlib
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Unpack
 
@@ -21,9 +20,6 @@ from bus.transport.base import Transport
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
-
-PORTION = 250
-"""Samples that are taken at once: 1 ms, or 3 ms the first time. Then the other agents of the process have a turn."""
 
 LONGEST_TIMEOUT_S = 30.0
 IMPORT_S = 60.0
@@ -86,7 +82,6 @@ class PrometheusSource(HostSource):
         self.foreign = Foreign(self)
         self._sessions: list[ClientSession] = []
         self._scrapers: list[Scraper] = []
-        self._reasons: dict[str, str] = {}
         self._choose()
 
     def _choose(self) -> None:
@@ -137,32 +132,16 @@ class PrometheusSource(HostSource):
         except Exception as error:  # noqa: BLE001  # whatever one endpoint leads to, the others are scraped
             if scraper.closed:
                 return
-            self._complain(part, error)
+            self.foreign.complain(part, error, reason=error.reason if isinstance(error, ScrapeError) else "")
             up = 0.0
         else:
-            self._reasons.pop(part, None)
-            self.parts.well(part)
+            self.foreign.well(part)
             up = 1.0
         self.take(
             self.tick,
             {f"{word}.up": up, f"{word}.scrape_duration": self.clock() - began_s, f"{word}.samples": len(samples)},
         )
-        await self._take_all(word, samples)
-
-    def _complain(self, part: str, error: Exception) -> None:
-        """Note it. What differs in its details only is not new: a line that makes no sense may hold a counter."""
-        reason = error.reason if isinstance(error, ScrapeError) else str(error)
-        if self._reasons.get(part) == reason:
-            self.parts.errors += 1
-        else:
-            self._reasons[part] = reason
-            self.parts.failed(part, error)
-
-    async def _take_all(self, word: str, samples: Sequence[Sample]) -> None:
-        for start in range(0, len(samples), PORTION):
-            portion = [own_name(sample) for sample in samples[start : start + PORTION]]
-            self.foreign.take(word, portion)
-            await asyncio.sleep(0)
+        await self.foreign.take(word, [own_name(sample) for sample in samples])
 
     async def teardown(self) -> None:
         """Close the connections, let go of the threads."""

@@ -94,7 +94,7 @@ class TextfileSource(HostSource):
 
     def describe(self, name: str) -> Metric | None:
         """What the text says about a metric, or the table."""
-        return self._texts.foreign.describe(name) or super().describe(name)
+        return self._texts.describe(name) or super().describe(name)
 
     async def measure(self) -> None:
         """Read all files, in the thread, and sample what they hold."""
@@ -106,11 +106,13 @@ class TextfileSource(HostSource):
             raise NothingFound(f"no file matches {', '.join(library.entries)}")
         self._say_crowded(library)
         for path, (file, outcome) in found.items():
+            if library is not self._library:  # or while a long text was taken
+                return
             word = self._word_of(path)
             if word:
-                self._take_file(word, f"file {path}", file, outcome)
+                await self._take_file(word, f"file {path}", file, outcome)
 
-    def _take_file(self, word: str, part: str, file: TextFile, outcome: Outcome) -> None:
+    async def _take_file(self, word: str, part: str, file: TextFile, outcome: Outcome) -> None:
         own = {f"{word}.up": 0.0}
         if isinstance(outcome, OSError):
             self._texts.complain(part, outcome)
@@ -126,7 +128,7 @@ class TextfileSource(HostSource):
         else:
             self._texts.well(part)
             own[f"{word}.up"] = float(bool(parsed.samples or not parsed.bad))
-            self._texts.take(word, part, parsed)
+            await self._texts.take_text(word, part, parsed)
         self.take(self.tick, own)
 
     def _say_crowded(self, library: Library) -> None:

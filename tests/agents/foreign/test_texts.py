@@ -32,10 +32,10 @@ class TextSource(HostSource):
         self.parsed = Parsed()
 
     def describe(self, name):
-        return self.texts.foreign.describe(name)
+        return self.texts.describe(name)
 
     async def measure(self) -> None:
-        self.texts.take("job", "command job", self.parsed)
+        await self.texts.take_text("job", "command job", self.parsed)
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from bus.manager import Manager
 from bus.subscription import Subscriber
 from tests.services.node_exporter import NoNodeExporter, node_exporter
 
+PERIOD_S = 1.0
+"""Its scrape may take 0.9 of it, which has to be enough on a machine that is busy."""
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -37,7 +40,7 @@ async def network(memory_url: str) -> AsyncIterator[str]:
 
 def source(network: str, address: str, **settings: object) -> PrometheusSource:
     endpoint = {"url": f"http://{address}", "name": "node", **settings}
-    config = PrometheusSource.Config.load({"prefix": "web1", "period": 0.25, "endpoints": [endpoint]})
+    config = PrometheusSource.Config.load({"prefix": "web1", "period": PERIOD_S, "endpoints": [endpoint]})
     return PrometheusSource("source-prometheus", network, config=config)
 
 
@@ -53,7 +56,7 @@ class Seen:
         """Wait for so many points of one metric."""
         if len(self.times.get(wanted, [])) >= number:
             return
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for chunk in self._points.chunks():
                 name = chunk.metric.removeprefix("web1.prometheus.node.")
                 self.values[name] = chunk.values[-1]
@@ -64,10 +67,10 @@ class Seen:
 
 @pytest.fixture
 async def scraped(network: str, address: str) -> tuple[dict[str, float], dict[str, Any], dict[str, list[int]]]:
-    """Values, metadata and times of three scrapes."""
+    """Values, metadata and times of two scrapes."""
     async with Subscriber(["web1.#"], network) as points, source(network, address):
         seen = Seen(points)
-        await seen.until("promhttp_metric_handler_requests_total.code_200", 3)
+        await seen.until("promhttp_metric_handler_requests_total.code_200", 2)
         metadata = await points.get_metrics("web1\\.prometheus\\.node\\..*")
     return (
         seen.values,
@@ -96,13 +99,13 @@ async def test_what_it_says_is_what_the_host_says(scraped) -> None:
     cores = {name for name in values if re.fullmatch(r"node_cpu_seconds_total\.cpu_\d+\.mode_idle", name)}
     assert len(cores) == Path("/proc/stat").read_text().count("\ncpu")
     assert values["node_network_mtu_bytes.device_lo"] == int(Path("/sys/class/net/lo/mtu").read_text())
-    assert all(stamp % 250_000_000 == 0 for stamps in times.values() for stamp in stamps)
+    assert all(stamp % round(PERIOD_S * 1e9) == 0 for stamps in times.values() for stamp in stamps)
 
 
 async def test_its_metadata_are_on_the_bus(scraped) -> None:
     _, metadata, _ = scraped
     idle = metadata["node_cpu_seconds_total.cpu_0.mode_idle"]
-    assert (idle["unit"], idle["quantity"], idle["interval"]) == ("s", "time", 0.25)
+    assert (idle["unit"], idle["quantity"], idle["interval"]) == ("s", "time", PERIOD_S)
     assert (idle["type"], idle["labels"]) == ("counter", {"cpu": "0", "mode": "idle"})
     assert "Seconds the" in idle["description"]
     assert metadata["node_memory_MemTotal_bytes"]["unit"] == "B"

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from agents.foreign.samples import PORTION
 from agents.metric import MetricTable
-from agents.prometheus.source import OWN, PORTION, PrometheusSource
+from agents.prometheus.source import OWN, PrometheusSource
 from bus.errors import ConfigError
 from bus.names import is_metric
 from tests.agents.toy import Sampled, second
@@ -241,22 +242,6 @@ async def test_many_samples_are_taken_in_portions_so_that_others_have_their_turn
     reading = await run.tick()
     assert len(reading) == 2 * PORTION + 1 + len(OWN)
     assert [len(values) for _, values in run.sampled.points] == [len(OWN), PORTION, PORTION, 1]
-
-
-async def test_between_portions_the_event_loop_goes_on(scraping, server: Exporter, monkeypatch) -> None:
-    server.say("".join(f"m{number} 1\n" for number in range(2 * PORTION)))
-    run = scraping(node(server))
-    seen: list[str] = []
-    monkeypatch.setattr(run.source, "sample", lambda *_: seen.append("portion"))
-    real = run.source.foreign.take
-
-    def take(word: str, samples: Any) -> int:
-        asyncio.get_running_loop().call_soon(seen.append, "another")
-        return real(word, samples)
-
-    monkeypatch.setattr(run.source.foreign, "take", take)
-    await run.tick()
-    assert seen == ["portion", "portion", "another", "portion", "another"]
 
 
 async def test_the_number_of_metrics_is_bounded(scraping, server: Exporter) -> None:
