@@ -5,7 +5,22 @@ import os
 import subprocess
 import sys
 
-HEAVY = ("aiosqlite", "asyncpg", "asyncssh", "fastapi", "numpy", "plotly", "pydantic", "rich", "sqlite3", "uvicorn")
+HEAVY = (
+    "aiohttp",
+    "aiosqlite",
+    "asyncpg",
+    "asyncssh",
+    "cryptography",
+    "fastapi",
+    "numpy",
+    "plotly",
+    "prometheus_client",
+    "pydantic",
+    "pynvml",
+    "rich",
+    "sqlite3",
+    "uvicorn",
+)
 
 RUN = """
 import sys, threading, os
