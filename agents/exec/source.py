@@ -157,11 +157,11 @@ class ExecSource(HostSource):
     def _launch(self, job: "_Job") -> None:
         pace = f"the pace of command {job.word}"
         if job.is_running:
-            self._texts.complain(pace, TimeoutError("it was due again while it still ran or waited for its turn"))
+            self.parts.failed(pace, TimeoutError("it was due again while it still ran or waited for its turn"))
         elif job.worker.lost:  # its end is logged already
             self.take(self.tick, {f"{job.word}.up": 0.0})
         else:
-            self._texts.well(pace)
+            self.parts.well(pace)
             job.task = asyncio.create_task(self._run_job(job), name=f"{self.token}: command {job.word}")
 
     async def _run_job(self, job: "_Job") -> None:
@@ -199,11 +199,11 @@ class ExecSource(HostSource):
         part = f"command {job.word}"
         failure = ended.failure
         if failure is None:
-            self._texts.well(part)
+            self.parts.well(part)
         else:
             said = last_words(job.command.censored(ended.complaint))
             error = type(failure)(f"{failure}; {said}") if said else failure
-            self._texts.complain(part, error, reason=str(failure))
+            self.parts.failed(part, error, kind=str(failure))
         is_up = failure is None and bool(parsed.samples or not parsed.bad)
         own = (float(is_up), ended.duration_s, ended.exit_code)
         self.take(tick, {f"{job.word}.{name}": value for name, value in zip(OWN, own, strict=True)})

@@ -46,10 +46,10 @@ class Foreign:
     """
 
     def __init__(self, source: HostSource) -> None:
+        self.parts = source.parts
         self._source = source
         self._metrics: dict[str, Metric] = {}
         self._last_ns: dict[str, int] = {}
-        self._reasons: dict[str, str] = {}
 
     async def take(self, word: str, samples: Sequence[Sample], *, time: Timestamp | None = None) -> None:
         """Hand samples to the source, as ``WORD.NAME``; of two with one name and time the first counts.
@@ -69,30 +69,13 @@ class Foreign:
         for what, reason in _REFUSED.items():
             part = f"{word}, {what},"
             if what in refused:
-                self.complain(part, ValueError(f"{reason} the first: {refused[what]}"), reason=reason)
+                self.parts.failed(part, ValueError(f"{reason} the first: {refused[what]}"), kind=reason)
             else:
-                self.well(part)
+                self.parts.well(part)
 
     def describe(self, name: str) -> Metric | None:
         """What was last said about ``WORD.NAME``; None if it is not known."""
         return self._metrics.get(name)
-
-    def complain(self, part: str, error: Exception, *, reason: str = "") -> None:
-        """Note that a part failed. reason: what is the same each time, where the error's text may differ.
-
-        It is logged only when the reason is new: what is wrong with a text may hold a counter.
-        """
-        kind = f"{type(error).__name__}: {reason or error}"
-        if self._reasons.get(part) == kind:
-            self._source.parts.errors += 1
-            return
-        self._reasons[part] = kind
-        self._source.parts.failed(part, error)
-
-    def well(self, part: str) -> None:
-        """Note that a part works."""
-        self._reasons.pop(part, None)
-        self._source.parts.well(part)
 
     def _take_portion(
         self, word: str, samples: Sequence[Sample], default_ns: int, now_ns: int, refused: dict[str, str]

@@ -3,7 +3,8 @@
 
 ``node_cpu_seconds_total{mode="idle",cpu="0"}`` is called ``node_cpu_seconds_total.cpu_0.mode_idle``: a word for
 the name, then one per label, by the labels' names. A name depends on its series alone, so it is the same after a
-restart and whatever else there is. A word shows what it stands for where that can be told (``device__dev_sda1`` is
+restart and whatever else there is (but for two of one exposition that would be called alike, like ``a="b_c"`` and
+``a_b="c"``: see there). A word shows what it stands for where that can be told (``device__dev_sda1`` is
 ``/dev/sda1``, ``le_0_5`` is ``0.5``); where it cannot (``eth0:1``), it ends in a short hash of the label's value.
 """
 
@@ -50,6 +51,9 @@ UNITS = {
     "percent": "%",
 }
 """UCUM for the words with which Prometheus' names end, and for OpenMetrics' UNIT."""
+
+LONGEST_KEPT = 200
+"""Characters of names and labels whose words are kept: those of others may be long, and new for ever."""
 
 COUNTS = ("_total", "_count", "_gcount", "_bucket", "_info")
 """What is counted, whatever unit the name has."""
@@ -100,18 +104,29 @@ def _by_suffix(name: str) -> str:
     return UNITS.get(last, "")
 
 
-@lru_cache(maxsize=8192)
 def _name_word(name: str) -> str:
+    return _kept_name_word(name) if len(name) <= LONGEST_KEPT else _make_name_word(name)
+
+
+def _label_word(label: str, value: str) -> str:
+    make = _kept_label_word if len(label) + len(value) <= LONGEST_KEPT else _make_label_word
+    return make(label, value)
+
+
+def _make_name_word(name: str) -> str:
     word = clean_word(name)
     return word if word == name else f"{word}-{_digest(name, 3)}"
 
 
-@lru_cache(maxsize=32768)
-def _label_word(label: str, value: str) -> str:
+def _make_label_word(label: str, value: str) -> str:
     word = clean_word(value)
     if _stands_for(word) != value:
         word = f"{word}-{_digest(value, 3)}"
     return f"{clean_word(label)}_{word}"
+
+
+_kept_name_word = lru_cache(maxsize=8192)(_make_name_word)
+_kept_label_word = lru_cache(maxsize=32768)(_make_label_word)
 
 
 def _stands_for(word: str) -> str:

@@ -104,12 +104,12 @@ class Texts(Foreign):
         if clashes:
             samples = [sample for sample in samples if sample.name not in own]
             taken = ValueError(f"{', '.join(sorted(clashes))}: the source has metrics of its own that are called so")
-            self.complain(f"{part}, names,", taken)
+            self.parts.failed(f"{part}, names,", taken)
         else:
-            self.well(f"{part}, names,")
+            self.parts.well(f"{part}, names,")
         if parsed.bad:
             reason = "not all make sense"
-            self.complain(f"{part}, lines,", ValueError(f"{reason}; the first: {parsed.cause}"), reason=reason)
+            self.parts.failed(f"{part}, lines,", ValueError(f"{reason}; the first: {parsed.cause}"), kind=reason)
         else:
-            self.well(f"{part}, lines,")
+            self.parts.well(f"{part}, lines,")
         await self.take(word, samples, time=time)

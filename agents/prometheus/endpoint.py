@@ -19,7 +19,10 @@ MIB = 2**20
 class Endpoint(AgentConfig, frozen=True, kw_only=True):
     """One endpoint. Secrets are in files, which are read again for each scrape."""
 
-    url: Annotated[str, Meta(description="http:// or https:// URL; without a path, /metrics is meant")]
+    url: Annotated[
+        str,
+        Meta(description="http:// or https:// URL; without a path, /metrics is meant; what is behind ? is not shown"),
+    ]
     name: Annotated[str, Meta(description="word of the metric names; default: host and port, like localhost-9100")] = ""
     include: Annotated[
         list[str], Meta(description="Prometheus names to take, globs like 'node_cpu_*'; default: all")
@@ -65,6 +68,10 @@ class Endpoint(AgentConfig, frozen=True, kw_only=True):
         if parts.scheme == "http" and (self.ca_file or self.cert_file):
             raise ValueError("ca_file and cert_file are for https:// URLs")
 
+    def __repr__(self) -> str:
+        """Without the query, which may hold a token."""
+        return f"Endpoint(name={self.word!r}, url={without_query(self.url)!r})"
+
     @property
     def address(self) -> str:
         """The URL to ask."""
@@ -102,23 +109,30 @@ def endpoints_of(items: Iterable[str | Endpoint]) -> list[Endpoint]:
     return endpoints
 
 
+def without_query(url: str) -> str:
+    """A URL as it may be shown."""
+    path, mark, _ = url.partition("?")
+    return f"{path}?..." if mark else path
+
+
 def _from_text(text: str) -> Endpoint:
     return Endpoint(url=text if "://" in text else f"http://{text}")
 
 
 def _check_url(url: str) -> SplitResult:
     """The parts of a URL. Raises ValueError, which shows nothing of the URL that may be a secret."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"the URL of an endpoint makes no sense: {error}") from None
     if "@" in url.partition("?")[0]:
         raise ValueError(
             "the URL of an endpoint must not hold a user or a password, because it is shown: "
             "give user and password_file, or token_file"
         )
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"the URL of an endpoint makes no sense: {error}") from None
     if parts.scheme not in _PORTS or not parts.hostname or not url.isprintable() or " " in url or parts.fragment:
-        shown = url.partition("?")[0][:200]
-        raise ValueError(f"{shown!r} is not the URL of an endpoint, like 'http://localhost:9100/metrics'")
+        raise ValueError(
+            f"{without_query(url)[:200]!r} is not the URL of an endpoint, like 'http://localhost:9100/metrics'"
+        )
     return parts

@@ -206,7 +206,7 @@ def _in_words(error: Exception) -> tuple[str, str]:
         case aiohttp.ClientPayloadError():
             return "broke off in the middle of its answer", ""
         case aiohttp.ClientResponseError():
-            return "answered what is not HTTP", repr(error.message.splitlines()[0][:100])
+            return "answered what is not HTTP", repr(error.message.partition("\n")[0][:100])
         case OSError():
             return "broke off", error.strerror or type(error).__name__
         case _:

@@ -12,7 +12,7 @@ from agents.foreign.samples import Foreign, Sample
 from agents.foreign.series import LONGEST_NAME
 from agents.host import HostConfig, HostOptions, HostSource, Metric, NothingFound
 from agents.prometheus.access import ScrapeError
-from agents.prometheus.endpoint import Endpoint, endpoints_of
+from agents.prometheus.endpoint import Endpoint, endpoints_of, without_query
 from agents.prometheus.scrape import Scraper, open_session
 from bus.config import AgentConfig
 from bus.names import MAX_NAME_BYTES
@@ -46,6 +46,11 @@ class PrometheusConfig(HostConfig, frozen=True):
                 raise ValueError(
                     f"timeout of {endpoint.word} is {endpoint.timeout:g} s: at most 0.9 periods, {longest_s:g} s"
                 )
+
+    def __repr__(self) -> str:
+        """Without what a URL's query says."""
+        endpoints = [without_query(item) if isinstance(item, str) else item for item in self.endpoints]
+        return f"PrometheusConfig(prefix={self.prefix!r}, period={self.period!r}, endpoints={endpoints!r})"
 
     @property
     def missing(self) -> str:
@@ -132,10 +137,10 @@ class PrometheusSource(HostSource):
         except Exception as error:  # noqa: BLE001  # whatever one endpoint leads to, the others are scraped
             if scraper.closed:
                 return
-            self.foreign.complain(part, error, reason=error.reason if isinstance(error, ScrapeError) else "")
+            self.parts.failed(part, error, kind=error.reason if isinstance(error, ScrapeError) else "")
             up = 0.0
         else:
-            self.foreign.well(part)
+            self.parts.well(part)
             up = 1.0
         self.take(
             self.tick,

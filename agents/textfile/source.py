@@ -115,18 +115,18 @@ class TextfileSource(HostSource):
     async def _take_file(self, word: str, part: str, file: TextFile, outcome: Outcome) -> None:
         own = {f"{word}.up": 0.0}
         if isinstance(outcome, OSError):
-            self._texts.complain(part, outcome)
+            self.parts.failed(part, outcome)
             self.take(self.tick, own)
             return
         age_s = max(0.0, (self.tick.posix_ns - outcome.modified_ns) / NS_PER_S)
         own[f"{word}.age"] = age_s
         parsed = outcome.parsed
         if outcome.failure is not None:
-            self._texts.complain(part, outcome.failure)
+            self.parts.failed(part, outcome.failure)
         elif file.max_age is not None and age_s > file.max_age:
-            self._texts.complain(part, ValueError(f"it was not written for more than {file.max_age:g} s (max_age)"))
+            self.parts.failed(part, ValueError(f"it was not written for more than {file.max_age:g} s (max_age)"))
         else:
-            self._texts.well(part)
+            self.parts.well(part)
             own[f"{word}.up"] = float(bool(parsed.samples or not parsed.bad))
             await self._texts.take_text(word, part, parsed)
         self.take(self.tick, own)
@@ -134,18 +134,16 @@ class TextfileSource(HostSource):
     def _say_crowded(self, library: Library) -> None:
         for path, file in library.entries.items():
             if path in library.crowded:
-                self._texts.complain(
-                    f"pattern {path}", ValueError(f"more than {MAX_FILES} files; the rest is left out")
-                )
+                self.parts.failed(f"pattern {path}", ValueError(f"more than {MAX_FILES} files; the rest is left out"))
             elif file.is_pattern:
-                self._texts.well(f"pattern {path}")
+                self.parts.well(f"pattern {path}")
 
     def _word_of(self, path: str) -> str:
         """Its word in the names of metrics; empty if there were too many files."""
         if path not in self._paths:
             if len(self._paths) >= MAX_PATHS:
                 too_many = ValueError(f"there were {MAX_PATHS} files since the start, others are left out")
-                self._texts.complain("new files", too_many)
+                self.parts.failed("new files", too_many)
                 return ""
             self._paths.add(path)
         return self._words[path]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.foreign import series
 from agents.foreign.series import LONGEST_NAME, hashed, series_name, unit_of
 from bus.names import is_metric
 
@@ -76,6 +77,17 @@ def test_a_name_of_just_the_length_is_not_cut() -> None:
 
 def test_a_cut_leaves_no_empty_word() -> None:
     assert re.fullmatch(r"abc-[0-9a-f]{10}", hashed("abc.defghijkl", "identity", 15))
+
+
+def test_words_of_what_is_long_are_not_kept() -> None:
+    """An exporter may have a new id of 8,000 characters in each sample, for ever."""
+    kept = [series._kept_name_word, series._kept_label_word]
+    for function in kept:
+        function.cache_clear()
+    series_name("n" * 201, {"l": "v" * 200})
+    assert [function.cache_info().currsize for function in kept] == [0, 0]
+    series_name("n" * 200, {"l": "v" * 199})
+    assert [function.cache_info().currsize for function in kept] == [1, 1]
 
 
 def test_a_name_is_the_same_in_every_process() -> None:

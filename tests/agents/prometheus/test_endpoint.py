@@ -83,12 +83,28 @@ def test_two_endpoints_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:hunter2@web1/", "me:hunter2@web1:9100", "http:/me:hunter2@web1", "gopher://web1/?key=hunter2"]
+    "url",
+    [
+        "http://me:hunter2@web1/",
+        "http://me:hunter2/b@web1/",
+        "me:hunter2@web1:9100",
+        "http:/me:hunter2@web1",
+        "gopher://web1/?key=hunter2",
+    ],
 )
 def test_no_error_shows_a_secret_of_a_url(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["web1/x?key=hunter2", {"url": "http://web1/x?a=b&key=hunter2", "name": "w"}])
+def test_what_stands_for_an_endpoint_in_a_log_has_no_query(endpoint: object) -> None:
+    config = load(endpoint)
+    for shown in (f"{config}", f"{config!r}", f"{endpoints_of(config.endpoints)}"):
+        assert "web1/x?..." in shown
+        assert "hunter2" not in shown
+    assert endpoints_of(config.endpoints)[0].address.endswith("key=hunter2")
 
 
 def test_a_password_in_a_url_is_answered_with_what_would_be_right() -> None:
