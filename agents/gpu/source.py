@@ -160,7 +160,7 @@ class GpuSource(HostSource):
 
     def read(self) -> Reading:
         """What the GPUs say, once the reading before has returned. Raises NothingFound, or CallHung if it does not."""
-        if not self._reading.acquire(timeout=self.deadline_s):
+        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             again, slow = self.due("again", LOOK_AGAIN_S), self.due("slow", SLOW_S)

@@ -158,7 +158,7 @@ class ProcessSource(HostSource):
         Waits for a reading that was late, because both would count from what the other found; raises CallHung if
         that takes too long.
         """
-        if not self._reading.acquire(timeout=self.deadline_s):
+        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             return self._read()

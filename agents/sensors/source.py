@@ -143,7 +143,7 @@ class SensorsSource(HostSource):
         Waits for a reading that was late, because each would take what the other is to hear. Raises NothingFound, or
         CallHung if that takes too long.
         """
-        if not self._reading.acquire(timeout=self.deadline_s):
+        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
             raise CallHung(f"{self.token}: the reading before this one has not returned")
         try:
             if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:
