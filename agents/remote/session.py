@@ -22,7 +22,7 @@ KILL_S = 1.0
 PROCESS_GROUP = "cut -d ' ' -f 5 /proc/$$/stat"
 
 PACE_S = 0.02
-"""Between the beginnings of two sessions: keys are exchanged on the event loop, 10 ms each in steps below 5 ms."""
+"""Between the beginnings of two sessions: keys are exchanged on the event loop, 6 ms each, in steps below 4 ms."""
 
 
 class Session:

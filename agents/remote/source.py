@@ -53,7 +53,7 @@ class RemoteSource(HostSource):
     A host that does not answer in time is skipped for that tick and connected to again; no host waits for another.
     Measured: 1.4 ms of CPU a host and tick with all parsers and 160 metrics, of which the round trip takes 0.2 ms;
     on the host 7 to 15 ms, nearly all of it the commands. asyncssh takes 17 MB, 100 hosts 40 MB with their metrics;
-    a connection costs 10 ms of CPU.
+    a connection costs 6 ms of CPU, in steps below 4 ms: 100 sessions are open after 2.3 s.
     """
 
     Config = RemoteConfig

@@ -149,6 +149,7 @@ class Sshd:
             "PermitRootLogin yes",
             "MaxStartups 1000",
             "LogLevel VERBOSE",
+            "SetEnv SHLVL=2",  # or bash, as a login shell, reads the user's ~/.bashrc, which may take seconds
         ]
         config.write_text("\n".join(lines) + "\n")
         if os.geteuid() == 0:
