@@ -31,7 +31,7 @@ class Command(TextConfig, frozen=True, kw_only=True):
     timeout: Annotated[
         Annotated[float, Meta(ge=0.01, le=86400)] | None,
         Meta(
-            description="seconds after which it is killed, with all that it started; "
+            description="seconds after which it is killed, with its process group; "
             "default: 0.9 periods, at least 0.5 and at most 30",
         ),
     ] = None

@@ -68,7 +68,8 @@ class ExecConfig(HostConfig, frozen=True):
 class ExecSource(HostSource):
     """What commands print: lines ``name value [time]``, or what Prometheus reads.
 
-    Commands run side by side, each with a deadline, at which all that it started is killed. The output counts if the
+    Commands run side by side, each with a deadline, at which its process group is killed: all that it started, but for
+    what gave itself a session of its own (setsid, daemons), which nobody can find again. The output counts if the
     command ends with 0 in time; it is sampled when the command ends, with the time of the tick at which it began. A
     command that is still running when it is due again is not started a second time.
     Measured: 0.4 ms of CPU a command and tick that prints a line, of which the event loop's thread takes 0.1 ms (1 ms

@@ -152,6 +152,22 @@ def test_two_series_whose_names_meet_all_the_same_stay_apart_in_any_order(order:
     assert names == {sample.value: sample.name for sample in parse_exposition("".join(lines))}
 
 
+VALUES = ["b", "b_b", "b/b", "b.b", "_b", "/b", "b_b_b"]
+SERIES = st.tuples(
+    st.sampled_from(["m", "m:a"]), st.dictionaries(st.sampled_from(["a", "a_b"]), st.sampled_from(VALUES), max_size=2)
+)
+
+
+@given(st.lists(SERIES, unique_by=repr, max_size=30), st.sampled_from([40, 160]))
+def test_two_series_never_have_one_name(wanted: list[tuple[str, dict[str, str]]], longest: int) -> None:
+    series = {(name, *sorted(labels.items())): None for name, labels in wanted}
+    lines = [(name, ",".join(f'{label}="{value}"' for label, value in labels)) for name, *labels in series]
+    text = "".join(f"{name}{{{labels}}} 1\n" for name, labels in lines)
+    names = [sample.name for sample in parse_exposition(text, longest=longest)]
+    assert len(set(names)) == len(names) == len(series)
+    assert max(map(len, names), default=0) <= longest
+
+
 def test_one_series_that_is_said_twice_keeps_its_name() -> None:
     assert {sample.name for sample in parse_exposition('m{a="b"} 1\nm{a="b"} 2\n')} == {"m.a_b"}
 

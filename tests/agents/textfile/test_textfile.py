@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agents.foreign.samples import PORTION
 from agents.metric import MetricTable
 from agents.textfile import files as textfiles
 from agents.textfile import source as textfile
@@ -227,6 +228,27 @@ async def test_a_reading_under_a_configuration_that_is_no_longer_in_force_is_not
     await source.reconfigure(TextfileConfig.load({"prefix": "web1", "files": [folder("b")]}))
     gate.set()
     assert await update == {}
+    assert set(await sampled.tick(NOW_S + 1)) == {"b.up", "b.age", "b.x"}
+
+
+async def test_a_configuration_that_comes_while_a_long_text_is_taken_ends_the_reading(
+    textfile_source, folder, monkeypatch
+) -> None:
+    folder.write("a", "".join(f"x{number} 1\n" for number in range(PORTION + 1)))
+    folder.write("b", "x 1\n")
+    source, sampled = textfile_source(folder("a"), {"path": folder("b"), "name": "other"})
+    new = TextfileConfig.load({"prefix": "web1", "files": [folder("b")]})
+    took, tasks = source.take, []
+
+    def take(*reading: Any) -> None:
+        took(*reading)
+        tasks.append(asyncio.create_task(source.reconfigure(new)))
+        monkeypatch.setattr(source, "take", took)
+
+    monkeypatch.setattr(source, "take", take)
+    reading = await sampled.tick(NOW_S)
+    assert (len(reading), {name.partition(".")[0] for name in reading}) == (PORTION + 3, {"a"})
+    await asyncio.gather(*tasks)
     assert set(await sampled.tick(NOW_S + 1)) == {"b.up", "b.age", "b.x"}
 
 
