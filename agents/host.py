@@ -5,6 +5,7 @@ A family is a subclass with a name, a table of metrics and a `read` that touches
 (naming, declaring, sampling, deadlines, counters' rates) is here or in the modules beside it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from agents.base.absent import Absence, NothingFound
 from agents.base.files import OpenFiles, read_once
 from agents.base.naming import MetricNames
 from agents.base.parts import Parts
-from agents.base.worker import Worker
+from agents.base.worker import CallHung, Worker
 from agents.metric import Metric, MetricTable
 from bus.config import AgentConfig
 from bus.errors import ConfigError
@@ -135,6 +136,7 @@ class HostSource(IntervalSource):
         self.parts = Parts(self.prefix or self.token)
         self.worker = Worker(f"{self.token}: read")
         self.absence = Absence(self.token)
+        self._reading = threading.Lock()
         self._table = MetricTable(self.metrics)
         self._names = MetricNames(self.token, self.prefix, self.parts)
         self._slots: dict[str, int] = {}
@@ -151,7 +153,16 @@ class HostSource(IntervalSource):
 
     async def measure(self) -> None:
         """One tick: hand what was found to `take`. A family that waits for others overrides this, not `read`."""
-        self.take(self.tick, await self.worker.call(self.read, self.deadline_s))
+        self.take(self.tick, await self.worker.call(self._read_alone, self.deadline_s))
+
+    def _read_alone(self) -> Reading:
+        """Read once a reading that was late has returned: both would count from what the other found."""
+        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
+            raise CallHung(f"{self.token}: the reading before this one has not returned")
+        try:
+            return self.read()
+        finally:
+            self._reading.release()
 
     def take(self, time: Timestamp, reading: Reading) -> None:
         """Sample what was found at `time`. Names that are new are declared first.

@@ -6,7 +6,6 @@ processes.py groups processes. Here is the table of metrics, and what is said ab
 """
 
 import logging
-import threading
 from dataclasses import replace
 from typing import Annotated, ClassVar, Unpack
 
@@ -125,7 +124,6 @@ class GpuSource(HostSource):
     def __init__(self, token: str, url: str | Transport = "", **options: Unpack[HostOptions]) -> None:
         super().__init__(token, url, **options)
         self._fleet = Fleet(self.token, self.roots, self.clock)
-        self._reading = threading.Lock()
         self._noted: dict[str, tuple[Identity, dict[str, Details]]] = {}
         self._details: dict[str, Details] = {}
         self._sampled: set[str] = set()
@@ -159,28 +157,23 @@ class GpuSource(HostSource):
             return self._fleet.close()
 
     def read(self) -> Reading:
-        """What the GPUs say, once the reading before has returned. Raises NothingFound, or CallHung if it does not."""
-        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
-            raise CallHung(f"{self.token}: the reading before this one has not returned")
-        try:
-            again, slow = self.due("again", LOOK_AGAIN_S), self.due("slow", SLOW_S)
-            # A quarter of the deadline to open NVML, and twice a quarter at most for the GPUs.
-            patience_s = self.deadline_s / 4
-            if again or not self._fleet.is_ready:
-                self._fleet.look(self.tick.posix_ns, patience_s)
-            this = Round(
-                now_ns=self.tick.posix_ns,
-                patience_s=patience_s,
-                slow=slow,
-                again=again,
-                samples=max(1, int(self.deadline_s * SAMPLING_SHARE / (2 * SAMPLE_S))),
-            )
-            reading: dict[str, float] = {}
-            for word, report in self._fleet.ask(this, self._is_wanted).items():
-                reading |= self._values(word, report)
-            return reading
-        finally:
-            self._reading.release()
+        """What the GPUs say. Raises NothingFound."""
+        again, slow = self.due("again", LOOK_AGAIN_S), self.due("slow", SLOW_S)
+        # A quarter of the deadline to open NVML, and twice a quarter at most for the GPUs.
+        patience_s = self.deadline_s / 4
+        if again or not self._fleet.is_ready:
+            self._fleet.look(self.tick.posix_ns, patience_s)
+        this = Round(
+            now_ns=self.tick.posix_ns,
+            patience_s=patience_s,
+            slow=slow,
+            again=again,
+            samples=max(1, int(self.deadline_s * SAMPLING_SHARE / (2 * SAMPLE_S))),
+        )
+        reading: dict[str, float] = {}
+        for word, report in self._fleet.ask(this, self._is_wanted).items():
+            reading |= self._values(word, report)
+        return reading
 
     def _is_wanted(self, word: str, identity: Identity | None) -> bool:
         names = (word, identity.uuid, identity.model) if identity else (word,)

@@ -3,7 +3,6 @@
 
 import heapq
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Annotated, ClassVar, Unpack
 from msgspec import Meta, field
 
 from agents.base.devices import names_of
-from agents.base.worker import CallHung
 from agents.host import HostConfig, HostOptions, HostSource, Metric, NothingFound, Reading
 from agents.process.details import PSS_EVERY_S, DetailReader, Shares, inherited, io_gain
 from agents.process.groups import Members, ProcessGroup, group_of
@@ -122,7 +120,6 @@ class ProcessSource(HostSource):
     ) -> None:
         super().__init__(token, url, **options)
         self._uptime = uptime
-        self._reading = threading.Lock()
         self._last: Mapping[int, Stat] = {}
         self._last_s: float | None = None
         self._last_ticks = 0
@@ -153,19 +150,7 @@ class ProcessSource(HostSource):
         return replace(metric, every_s=max(metric.every_s, self._pace.every_s), details=details)
 
     def read(self) -> Reading:
-        """All processes, if it is time to look at them again.
-
-        Waits for a reading that was late, because both would count from what the other found; raises CallHung if
-        that takes too long.
-        """
-        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
-            raise CallHung(f"{self.token}: the reading before this one has not returned")
-        try:
-            return self._read()
-        finally:
-            self._reading.release()
-
-    def _read(self) -> Reading:
+        """All processes, if it is time to look at them again."""
         pace = self._pace
         if pace.every_s > self.config.period and not self.due("processes", pace.every_s):
             return {}

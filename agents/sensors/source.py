@@ -2,7 +2,6 @@
 """Temperatures, fans, voltages, currents, power, energy and batteries, from /sys."""
 
 import logging
-import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,7 +13,6 @@ from msgspec import Meta, field
 from agents.base.devices import DeviceWords, Globs
 from agents.base.files import OpenFiles, read_once
 from agents.base.isolate import Isolator
-from agents.base.worker import CallHung
 from agents.host import HostConfig, HostOptions, HostSource, Metric, NothingFound, Reading
 from agents.sensors.channels import Device, Outcome, ReadFile, read_device, unique
 from agents.sensors.hwmon import find_chips, find_zones
@@ -107,7 +105,6 @@ class SensorsSource(HostSource):
         self._read_once: ReadFile = read or read_once
         self._read_again: ReadFile = read or self.files.read
         self._isolator: Isolator[str, None] = Isolator(self._visit, name=f"{self.token}: device")
-        self._reading = threading.Lock()
         self._outcomes: deque[tuple[Device, Outcome]] = deque()
         self._devices: dict[str, Device] = {}
         self._proposals: dict[str, str] = {}
@@ -138,23 +135,14 @@ class SensorsSource(HostSource):
         await super().teardown()
 
     def read(self) -> Reading:
-        """What all sensors say now, and the power since the last reading.
-
-        Waits for a reading that was late, because each would take what the other is to hear. Raises NothingFound, or
-        CallHung if that takes too long.
-        """
-        if not self._reading.acquire(timeout=2 * self.deadline_s):  # in vain: its own deadline comes first
-            raise CallHung(f"{self.token}: the reading before this one has not returned")
-        try:
-            if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:
-                self._look_now = False
-                self._look()
-            if not self._devices:
-                raise NothingFound(self._why_empty)
-            self._ask()
-            return self._heard()
-        finally:
-            self._reading.release()
+        """What all sensors say now, and the power since the last reading. Raises NothingFound."""
+        if self.due("devices", LOOK_EVERY_S) or self._look_now or not self._devices:
+            self._look_now = False
+            self._look()
+        if not self._devices:
+            raise NothingFound(self._why_empty)
+        self._ask()
+        return self._heard()
 
     def describe(self, name: str) -> Metric | None:
         """The table's entry, with the limits and the label of the sensor."""

@@ -38,7 +38,7 @@ class FixtureHost:
         """One reading, some seconds after the last."""
         self.now_s += after_s
         source.tick = Timestamp(round(self.now_s * 1e9))
-        return dict(source.read())
+        return dict(source._read_alone())
 
     def replace(self, path: str, old: str, new: str) -> None:
         """Change a file under /proc, like ``replace("stat", "cpu0 1", "cpu0 2")``."""

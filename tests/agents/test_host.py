@@ -112,6 +112,31 @@ async def test_a_reading_that_hangs_is_given_up_after_the_deadline(host, monkeyp
     await source.teardown()
 
 
+async def test_a_reading_does_not_begin_before_one_that_was_late_has_returned(host, monkeypatch, gate) -> None:
+    monkeypatch.setattr("agents.host.SHORTEST_DEADLINE_S", 0.05)
+    source = host.source(StuckSource, {"period": 0.01})
+    sampled = Sampled(source, monkeypatch)
+    source.gate, source.says = gate, {"plain": 1.0}
+    inside: list[int] = []
+
+    def read() -> Reading:
+        inside.append(len(inside) + 1)
+        gate.wait(20)
+        inside.pop()
+        return source.says
+
+    monkeypatch.setattr(source, "read", read)
+    for _ in range(3):
+        with pytest.raises(CallHung):
+            await source.update()
+    assert inside == [1]
+    gate.set()
+    await until(lambda: source.worker.lost == 0)
+    await source.update()
+    assert len(sampled.points) == 1
+    await source.teardown()
+
+
 def test_the_deadline_follows_the_period(host) -> None:
     deadlines = [host.source(ToySource, {"period": period}).deadline_s for period in (0.1, 1.0, 10.0, 3600.0)]
     assert deadlines == [0.5, 0.9, 9.0, 30.0]
@@ -350,7 +375,7 @@ async def test_a_hung_reading_stalls_neither_the_other_agents_nor_the_stop(
         await until(lambda: stuck.health.failed >= 8)
     assert stuck.worker.lost <= 4
     failures = [message for message in caplog.messages if "source-toy: update failed" in message]
-    assert len(failures) == 2  # it does not answer; then: no more threads are given up
+    assert len(failures) == 1  # those that wait for it are late for the same reason
 
 
 async def test_a_hung_file_system_does_not_keep_the_others_from_the_bus(host, network: str, gate) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 import pynvml
 import pytest
 
-from agents.base.worker import CallHung
-from agents.gpu.fleet import Report
 from agents.gpu.source import GpuSource
 from agents.host import NothingFound
 from bus.timestamp import Timestamp
@@ -289,28 +287,6 @@ def test_opening_nvml_anew_hangs_once(host, nvml, two) -> None:
     gate.set()
     eventually(host, source, lambda reading: words(reading) == {"gpu0": 1, "gpu1": 1})
     assert (nvml.calls["nvmlInitWithFlags"], nvml.sessions) == (2, 1)
-
-
-def test_a_reading_that_was_given_up_is_not_overtaken(host, nvml, two, monkeypatch) -> None:
-    source = host.source(GpuSource, {"period": 0.1})
-    begun, gate = threading.Event(), threading.Event()
-    values = source._values
-
-    def slow_values(word: str, report: Report) -> dict[str, float]:
-        begun.set()
-        assert gate.wait(20)
-        return values(word, report)
-
-    monkeypatch.setattr(source, "_values", slow_values)
-    first = threading.Thread(target=lambda: host.read(source), daemon=True)
-    first.start()
-    assert begun.wait(20)
-    with pytest.raises(CallHung, match="has not returned"):
-        source.read()
-    gate.set()
-    first.join(20)
-    assert not first.is_alive()
-    eventually(host, source, lambda reading: answering(reading) == {"gpu0", "gpu1"})
 
 
 async def test_at_the_end_nvml_is_closed_once_and_not_on_the_event_loop(host, nvml, two) -> None:
