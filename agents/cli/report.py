@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What `agent up` tells about its families: which work, which found nothing, and how much they send."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from agents.cli.settings import Instance
@@ -57,8 +57,7 @@ class Report:
     @property
     def totals(self) -> str:
         """``170 metrics · 163.7 points/s · 4019 points so far · archive 346 kB``."""
-        metrics = sum(len(family.watch.newest) for family in self.families)
-        rate = sum(family.watch.rate() for family in self.families)
+        metrics, rate = _sums(self.families)
         points = sum(family.watch.points for family in self.families)
         kept = f"archive {human_bytes(self.archive.size())}" if self.archive else "no archive"
         return f"{metrics} metrics · {rate:.1f} points/s · {points} points so far · {kept}"
@@ -67,8 +66,7 @@ class Report:
         """One line, for terminals that are none."""
         found = self.found
         working = sum(family.runner.state == "working" for family in found)
-        metrics = sum(len(family.watch.newest) for family in found)
-        rate = sum(family.watch.rate() for family in found)
+        metrics, rate = _sums(found)
         archive = f", archive {human_bytes(self.archive.size())}" if self.archive else ""
         clock = f"{Timestamp.now().datetime.astimezone():%H:%M:%S}"
         return f"{clock} {working} of {len(found)} families, {metrics} metrics, {rate:.1f} points/s{archive}"
@@ -79,3 +77,9 @@ class Report:
         if self.unconfigured:
             lines.append(f"not configured: {', '.join(sorted(self.unconfigured))} ('agent list NAME' says how)")
         return lines
+
+
+def _sums(families: Iterable[Family]) -> tuple[int, float]:
+    """How many metrics some families have, and how many points a second."""
+    counts = [(len(family.watch.newest), family.watch.rate()) for family in families]
+    return sum(metrics for metrics, _ in counts), sum(rate for _, rate in counts)

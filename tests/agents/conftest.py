@@ -2,12 +2,15 @@
 """A host made of files: a copy of fixtures/host that a test may change, with a clock of its own."""
 
 import shutil
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from agents.host import HostSource, Roots
+from bus.manager import Manager
 from bus.timestamp import Timestamp
 
 S = TypeVar("S", bound=HostSource)
@@ -51,3 +54,18 @@ class FixtureHost:
 @pytest.fixture
 def host(tmp_path: Path) -> FixtureHost:
     return FixtureHost(tmp_path / "host")
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What hangs until the test opens it, or ends."""
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+@pytest.fixture
+async def network(memory_url: str) -> AsyncIterator[str]:
+    """The URL of a bus with a manager."""
+    async with Manager("manager", memory_url):
+        yield memory_url

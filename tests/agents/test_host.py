@@ -2,12 +2,9 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import ClassVar
 
 import pytest
-from msgspec import field
 
 from agents.base.worker import CallHung
 from agents.cpu import CpuSource
@@ -18,10 +15,10 @@ from agents.memory import MemorySource
 from agents.network import NetworkSource
 from bus.config import AgentConfig, options
 from bus.errors import ConfigError, RpcError
-from bus.manager import Manager
 from bus.subscription import Subscriber
 from bus.timestamp import Timedelta, Timestamp
-from tests.agents.toy import Sampled, ToySource, second
+from tests.agents.sampled import until
+from tests.agents.toy import NeedySource, Sampled, ToySource, second
 
 
 class StuckSource(ToySource):
@@ -32,26 +29,6 @@ class StuckSource(ToySource):
     def read(self) -> Reading:
         self.gate.wait()
         return self.says
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    made = threading.Event()
-    yield made
-    made.set()
-
-
-@pytest.fixture
-async def network(memory_url: str) -> AsyncIterator[str]:
-    """The URL of a bus with a manager."""
-    async with Manager("manager", memory_url):
-        yield memory_url
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def next_chunks(points: Subscriber, number: int) -> list[str]:
@@ -278,22 +255,6 @@ async def test_another_prefix_is_refused_and_the_old_configuration_stays(host) -
         await source.reconfigure(HostConfig.load({"prefix": "web2", "period": 0.5}))
     assert (source.prefix, source.period) == ("web1.toy", Timedelta.from_s(10))
     assert source.config.period == 10.0
-
-
-class NeedyConfig(HostConfig, frozen=True):
-    jobs: list[str] = field(default_factory=list)
-
-    @property
-    def missing(self) -> str:
-        return "" if self.jobs else "no jobs; name them in jobs = [...]"
-
-
-class NeedySource(ToySource):
-    """Has nothing to do before it is told."""
-
-    Config = NeedyConfig
-    config: NeedyConfig
-    says: ClassVar[dict[str, float]] = {}
 
 
 async def test_a_source_that_lacks_something_does_not_start_and_says_what(host, network: str) -> None:

@@ -6,15 +6,14 @@ import logging
 import threading
 
 import pytest
-from msgspec import field
 
 import bus.source_task
-from agents.host import HostConfig, Reading
+from agents.host import Reading
 from bus.client import Client
 from bus.errors import ConfigError, RpcError
 from bus.manager import Manager
 from bus.subscription import Subscriber
-from tests.agents.toy import ToySource
+from tests.agents.toy import NeedyConfig, NeedySource, ToySource
 from tests.bus.support import until
 
 
@@ -70,24 +69,6 @@ async def test_a_stop_while_a_reading_hangs_gives_the_call_up(host, memory_url: 
             assert caplog.messages == []
     finally:
         gate.set()
-
-
-class NeedyConfig(HostConfig, frozen=True):
-    jobs: list[str] = field(default_factory=list)
-
-    @property
-    def missing(self) -> str:
-        return "" if self.jobs else "no jobs; name them in jobs = [...]"
-
-
-class NeedySource(ToySource):
-    """Has nothing to do before it is told."""
-
-    Config = NeedyConfig
-    config: NeedyConfig
-
-    def read(self) -> Reading:
-        return {"plain": float(len(self.config.jobs))}
 
 
 async def test_a_configuration_that_leaves_nothing_to_do_is_refused_and_the_old_one_stays(

@@ -2,8 +2,9 @@
 """A family for tests, and what a source does without a bus."""
 
 import pytest
+from msgspec import field
 
-from agents.host import HostSource, Metric, Reading
+from agents.host import HostConfig, HostSource, Metric, Reading
 from bus.timestamp import NS_PER_S, Timestamp
 
 
@@ -19,6 +20,24 @@ class ToySource(HostSource):
 
     def read(self) -> Reading:
         return self.says
+
+
+class NeedyConfig(HostConfig, frozen=True):
+    jobs: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> str:
+        return "" if self.jobs else "no jobs; name them in jobs = [...]"
+
+
+class NeedySource(ToySource):
+    """Has nothing to do before it is told."""
+
+    Config = NeedyConfig
+    config: NeedyConfig
+
+    def read(self) -> Reading:
+        return {"plain": float(len(self.config.jobs))}
 
 
 class Sampled:

@@ -3,7 +3,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import uvloop
 from agents.exec import source as exec_module
 from agents.exec.program import Ended
 from agents.exec.source import ExecSource
-from bus.manager import Manager
 from bus.subscription import Subscriber
 from tests.agents.exec.children import children, is_alive
 from tests.agents.exec.test_exec import shell
@@ -27,19 +26,6 @@ def exec_source(host, monkeypatch) -> Callable[..., tuple[ExecSource, Sampled]]:
         return source, Sampled(source, monkeypatch)
 
     return exec_source
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    made = threading.Event()
-    yield made
-    made.set()
-
-
-@pytest.fixture
-async def network(memory_url: str) -> AsyncIterator[str]:
-    async with Manager("manager", memory_url):
-        yield memory_url
 
 
 def forever(tmp_path: Path, name: str = "job", **options: Any) -> dict[str, Any]:

@@ -1,20 +1,11 @@
 # SPDX-License-Identifier: MIT
 import threading
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from agents.process.visits import MOST_STUCK, Visits
 
 PATIENCE_S = 2.0
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    made = threading.Event()
-    yield made
-    made.set()
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -2,27 +2,13 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from agents.prometheus import lookup
-from tests.agents.prometheus.scrape_lab import METRICS, SOON_S, Probe, probing
-from tests.services.exporter import Exporter, exporter
-
-
-@pytest.fixture
-async def probe() -> AsyncIterator[Probe]:
-    async with probing() as made:
-        yield made
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Exporter]:
-    async with exporter() as made:
-        made.say(METRICS)
-        yield made
+from tests.agents.prometheus.scrape_lab import SOON_S, Probe
+from tests.services.exporter import Exporter
 
 
 async def test_names_that_hang_in_the_dns_hold_up_no_other(probe: Probe, server: Exporter, monkeypatch) -> None:

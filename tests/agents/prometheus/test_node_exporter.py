@@ -4,14 +4,13 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.prometheus.source import PrometheusSource
-from bus.manager import Manager
 from bus.subscription import Subscriber
 from tests.services.node_exporter import NoNodeExporter, node_exporter
 
@@ -29,13 +28,6 @@ def address() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
-
-
-@pytest.fixture
-async def network(memory_url: str) -> AsyncIterator[str]:
-    """The URL of a bus with a manager."""
-    async with Manager("manager", memory_url):
-        yield memory_url
 
 
 def source(network: str, address: str, **settings: object) -> PrometheusSource:

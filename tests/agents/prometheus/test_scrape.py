@@ -7,7 +7,6 @@ import gzip
 import re
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,8 @@ import pytest
 from agents.prometheus import scrape
 from agents.prometheus.access import ScrapeError
 from agents.prometheus.scrape import unpack
-from tests.agents.prometheus.scrape_lab import METRICS, SOON_S, Probe, probing
+from tests.agents.prometheus.scrape_lab import METRICS, SOON_S, Probe
 from tests.services.exporter import Exporter, Request, exporter, packed, response
-
-
-@pytest.fixture
-async def probe() -> AsyncIterator[Probe]:
-    async with probing() as made:
-        yield made
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Exporter]:
-    async with exporter() as made:
-        made.say(METRICS)
-        yield made
 
 
 def url_of(server: Exporter) -> str:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ def folder(tmp_path) -> Path:
     made = tmp_path / "metrics"
     made.mkdir()
     return made
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    made = threading.Event()
-    yield made
-    made.set()
 
 
 def library(*files: str | Path | TextFile) -> Library:
