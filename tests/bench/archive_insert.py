@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from bus.frame import Group
-from sinks.archive import Archive
+from sinks.sqlite.archive import SqliteArchive
 
 START_NS = 1_790_000_000 * 10**9
 METRICS = 200
@@ -74,7 +74,7 @@ def measure(
 
 
 async def _archive(path: Path, batches: Sequence[Sequence[Group]]) -> tuple[float, float]:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([Group(batches[0][0].metrics, array("q", [0]), array("d", [0.0] * METRICS))])
         wall, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
@@ -84,7 +84,7 @@ async def _archive(path: Path, batches: Sequence[Sequence[Group]]) -> tuple[floa
 
 async def _plain(path: Path, batches: Sequence[Sequence[Group]]) -> tuple[float, float]:
     """The same table with the same settings, one transaction per batch; making the rows is not counted."""
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([Group(batches[0][0].metrics, array("q", [0]), array("d", [0.0] * METRICS))])
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = FULL")

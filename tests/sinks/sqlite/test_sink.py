@@ -12,15 +12,16 @@ import pytest
 
 from bus import agent as agent_module
 from bus import sink as sink_module
+from bus.archive import read_points
 from bus.client import Client
 from bus.errors import ConfigError, RpcError, StorageError
 from bus.manager import Manager
 from bus.source import Source
 from bus.timestamp import Timestamp
-from sinks import archive as archive_module
-from sinks import sqlite as sqlite_module
-from sinks.archive import Archive
-from sinks.sqlite import SqliteConfig, SqliteSink, default_path
+from sinks.sqlite import database as database_module
+from sinks.sqlite import sink as sqlite_module
+from sinks.sqlite.archive import SqliteArchive
+from sinks.sqlite.sink import SqliteConfig, SqliteSink, default_path
 
 START_NS = 1_790_000_000 * 10**9
 
@@ -39,7 +40,7 @@ class HandSource(Source):
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "LOWEST_RETRY_S", 0.02)
-    monkeypatch.setattr(archive_module, "BUSY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.02)
     monkeypatch.setattr(sqlite_module, "FIRST_QUESTION_S", 0.02)
 
 
@@ -76,8 +77,8 @@ async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
 
 async def stored(path: Path, metric: str = "web1.a") -> list[tuple[int, float]]:
     """(seconds after the start, value) of a metric in the file."""
-    async with await Archive.open(path, readonly=True) as archive:
-        chunk = await archive.points(metric)
+    async with await SqliteArchive.open(path, access="read") as archive:
+        chunk = await read_points(archive, metric)
     return [((time - START_NS) // 10**9, value) for time, value in zip(chunk.times, chunk.values, strict=True)]
 
 
@@ -216,7 +217,7 @@ async def test_missing_frames_are_stored_as_gaps(network: str, path: Path) -> No
         web1.tick(1, a=1)
         await until(lambda: sink.points_stored == 2)
         epoch = web1.started.posix_ns
-    async with await Archive.open(path, readonly=True) as archive:
+    async with await SqliteArchive.open(path, access="read") as archive:
         (missing,) = await archive.missing()
     assert (missing.source, missing.key, missing.epoch) == ("source-web1", "web1", epoch)
     assert (missing.first, missing.last) == (1, 3)
@@ -224,7 +225,7 @@ async def test_missing_frames_are_stored_as_gaps(network: str, path: Path) -> No
 
 async def test_the_metadata_of_metrics_is_stored_when_the_manager_knows_it(network: str, path: Path) -> None:
     async def described() -> dict[str, object]:
-        async with await Archive.open(path, readonly=True) as archive:
+        async with await SqliteArchive.open(path, access="read") as archive:
             return {name: about.get("unit") for name, about in (await archive.metrics()).items()}
 
     async with SqliteSink("sink", network, config=config(path)) as sink, source(network) as web1:
@@ -269,7 +270,7 @@ async def test_two_sinks_on_one_path_are_one_too_many(network: str, path: Path) 
 
 
 async def test_a_sink_whose_file_is_locked_at_the_start_begins_to_store_later(network: str, path: Path) -> None:
-    async with await Archive.open(path):
+    async with await SqliteArchive.open(path):
         pass
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

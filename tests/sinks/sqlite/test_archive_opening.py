@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bus.errors import StorageBusy, StorageError
-from sinks import archive_schema
-from sinks.archive import Archive
+from sinks.sqlite import schema
+from sinks.sqlite.archive import SqliteArchive
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def unprivileged() -> Iterator[Path]:
 
 
 async def make(path: Path) -> None:
-    async with await Archive.open(path):
+    async with await SqliteArchive.open(path):
         pass
 
 
 async def test_a_new_archive_has_its_mark_its_version_and_write_ahead_logging(path: Path) -> None:
     await make(path)
     file = sqlite3.connect(path)
-    assert file.execute("PRAGMA application_id").fetchone() == (archive_schema.APPLICATION_ID,)
+    assert file.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
     assert file.execute("PRAGMA user_version").fetchone() == (1,)
     assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert file.execute("PRAGMA auto_vacuum").fetchone() == (2,), "incremental: later it gives space back"
@@ -55,19 +55,19 @@ async def test_a_new_archive_has_its_mark_its_version_and_write_ahead_logging(pa
 async def test_an_empty_file_becomes_an_archive(path: Path) -> None:
     path.touch()
     await make(path)
-    async with await Archive.open(path, readonly=True) as archive:
+    async with await SqliteArchive.open(path, access="read") as archive:
         assert archive.schema == 1
 
 
 async def test_an_older_schema_is_migrated_when_opened_for_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await make(path)
-    newer = (*archive_schema.MIGRATIONS, ("CREATE TABLE later (x)", "INSERT INTO later VALUES (1)"))
-    monkeypatch.setattr(archive_schema, "MIGRATIONS", newer)
+    newer = (*schema.MIGRATIONS, ("CREATE TABLE later (x)", "INSERT INTO later VALUES (1)"))
+    monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with pytest.raises(StorageError, match=r"has schema 1, older than the 2"):
-        await Archive.open(path, readonly=True)
+        await SqliteArchive.open(path, access="read")
     await make(path)
     await make(path)  # a migration runs once
-    async with await Archive.open(path, readonly=True) as archive:
+    async with await SqliteArchive.open(path, access="read") as archive:
         assert archive.schema == 2
     file = sqlite3.connect(path)
     assert file.execute("SELECT x FROM later").fetchall() == [(1,)]
@@ -76,11 +76,11 @@ async def test_an_older_schema_is_migrated_when_opened_for_writing(path: Path, m
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await make(path)
-    bad = (*archive_schema.MIGRATIONS, ("CREATE TABLE later (x)",), ("INSERT INTO nowhere VALUES (1)",))
+    bad = (*schema.MIGRATIONS, ("CREATE TABLE later (x)",), ("INSERT INTO nowhere VALUES (1)",))
     with monkeypatch.context() as patch:
-        patch.setattr(archive_schema, "MIGRATIONS", bad)
+        patch.setattr(schema, "MIGRATIONS", bad)
         with pytest.raises(StorageError, match="no such table: nowhere"):
-            await Archive.open(path)
+            await SqliteArchive.open(path)
     file = sqlite3.connect(path)
     assert file.execute("PRAGMA user_version").fetchone() == (1,)
     assert not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'later'").fetchall()
@@ -100,7 +100,7 @@ async def test_an_archive_of_a_newer_hostbus_is_refused_and_left_alone(path: Pat
         match=r"archive\.db was made by a newer hostbus \(schema 7; this one reads up to 1\): "
         r"upgrade hostbus or choose another --path",
     ):
-        await Archive.open(path, readonly=readonly)
+        await SqliteArchive.open(path, readonly=readonly)
     assert path.read_bytes() == before
 
 
@@ -108,7 +108,7 @@ async def test_an_archive_of_a_newer_hostbus_is_refused_and_left_alone(path: Pat
 async def test_a_file_that_is_not_sqlite_is_refused_and_left_alone(path: Path, readonly: bool) -> None:
     path.write_text("name,time,value\n" * 1000)
     with pytest.raises(StorageError, match=r"archive\.db is not an SQLite file: choose another --path"):
-        await Archive.open(path, readonly=readonly)
+        await SqliteArchive.open(path, readonly=readonly)
     assert path.read_text() == "name,time,value\n" * 1000
 
 
@@ -122,7 +122,7 @@ async def test_the_sqlite_file_of_another_program_is_refused_and_left_alone(
     file.close()
     before = path.read_bytes()
     with pytest.raises(StorageError, match="SQLite file of another program, not a hostbus archive"):
-        await Archive.open(path, readonly=readonly)
+        await SqliteArchive.open(path, readonly=readonly)
     assert path.read_bytes() == before
 
 
@@ -132,7 +132,7 @@ async def test_a_damaged_archive_is_said_to_be_damaged(path: Path) -> None:
     content[100:4096] = b"\xff" * 3996  # the root page of the list of tables; the file's header stays
     path.write_bytes(content)
     with pytest.raises(StorageError, match=r"archive\.db is damaged: keep a copy"):
-        await Archive.open(path)
+        await SqliteArchive.open(path)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ async def test_a_path_that_cannot_be_an_archive_is_named_with_what_would_be_righ
     Path("loop").symlink_to("loop")
     before = sorted(os.listdir())
     with pytest.raises(StorageError, match=said) as caught:
-        await Archive.open(name)
+        await SqliteArchive.open(name)
     assert "\n" not in str(caught.value)
     assert sorted(os.listdir()) == before
 
 
 async def test_reading_makes_no_file(path: Path) -> None:
     with pytest.raises(StorageError, match=r"there is no archive at .*archive\.db"):
-        await Archive.open(path, readonly=True)
+        await SqliteArchive.open(path, access="read")
     assert not list(path.parent.iterdir())
 
 
@@ -171,7 +171,7 @@ async def test_a_directory_that_may_not_be_written_is_named(unprivileged: Path) 
     locked = unprivileged / "locked"
     locked.mkdir(mode=0o555)
     with pytest.raises(StorageError, match=r"locked/archive\.db cannot be written .*Permission denied"):
-        await Archive.open(locked / "archive.db")
+        await SqliteArchive.open(locked / "archive.db")
 
 
 async def test_a_file_that_may_not_be_written_is_refused_at_the_opening(unprivileged: Path) -> None:
@@ -179,7 +179,7 @@ async def test_a_file_that_may_not_be_written_is_refused_at_the_opening(unprivil
     await make(path)
     path.chmod(0o444)
     with pytest.raises(StorageError, match=r"archive\.db may not be written by this user") as caught:
-        await Archive.open(path)
+        await SqliteArchive.open(path)
     assert not isinstance(caught.value, StorageBusy)
     path.chmod(0o644)
     await make(path)  # the refusal gave the lock back
@@ -188,19 +188,19 @@ async def test_a_file_that_may_not_be_written_is_refused_at_the_opening(unprivil
 async def test_the_second_writer_in_this_process_is_refused_and_then_welcome(path: Path) -> None:
     link = path.parent / "other-name.db"
     link.symlink_to(path)
-    async with await Archive.open(path):
+    async with await SqliteArchive.open(path):
         for name in (path, link):
             with pytest.raises(StorageError, match="is being written by this process already") as caught:
-                await Archive.open(name)
+                await SqliteArchive.open(name)
             assert not isinstance(caught.value, StorageBusy), "it does not pass by itself"
     await make(link)
 
 
 HOLD = """
 import asyncio, sys
-from sinks.archive import Archive
+from sinks.sqlite.archive import SqliteArchive
 async def main():
-    await Archive.open(sys.argv[1])
+    await SqliteArchive.open(sys.argv[1])
     print("open", flush=True)
     sys.stdin.read()
 asyncio.run(main())
@@ -216,8 +216,8 @@ async def test_the_second_writer_is_told_which_process_is_the_first(path: Path) 
             assert holder.stdout is not None
             assert await asyncio.to_thread(holder.stdout.readline) == "open\n"
             with pytest.raises(StorageError, match=rf"is being written by process {holder.pid}: stop that one"):
-                await Archive.open(path)
-            async with await Archive.open(path, readonly=True) as reader:
+                await SqliteArchive.open(path)
+            async with await SqliteArchive.open(path, access="read") as reader:
                 assert await reader.metrics() == {}
         finally:
             holder.kill()
@@ -229,6 +229,6 @@ async def test_a_file_that_another_program_has_locked_may_work_later(path: Path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageBusy, match=r"archive\.db is locked by another program"):
-        await Archive.open(path)
+        await SqliteArchive.open(path)
     other.close()
     await make(path)

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from bus.archive import MissingFrames
 from bus.config import AgentConfig
 from bus.errors import ConfigError, HostbusError, StorageBusy, StorageError
 from bus.frame import Frame
@@ -18,7 +19,7 @@ from bus.rpc import Json
 from bus.sink import DurableSink
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
-from sinks.archive import Archive, MissingFrames
+from sinks.sqlite.archive import SqliteArchive
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class SqliteSink(DurableSink):
         self.batch_age_s = config.batch_age
         self.points_stored = 0
         self.size_bytes = 0
-        self._archive: Archive | None = None  # None while it cannot be opened, too
+        self._archive: SqliteArchive | None = None  # None while it cannot be opened, too
         self._missing: list[MissingFrames] = []
         self._new_names = asyncio.Event()
         self._names = 0
@@ -164,8 +165,8 @@ class SqliteSink(DurableSink):
         """Points stored, and the size of the archive in bytes."""
         return {**super().vital_signs(), "pointsStored": self.points_stored, "archiveBytes": self.size_bytes}
 
-    async def _open(self) -> Archive:
-        self._archive = archive = await Archive.open(self.config.path)
+    async def _open(self) -> SqliteArchive:
+        self._archive = archive = await SqliteArchive.open(self.config.path)
         self.size_bytes = archive.size_bytes
         return archive
 

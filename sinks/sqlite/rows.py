@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 
 from bus.frame import Group
@@ -18,34 +19,42 @@ from bus.frame import Group
 ROWS_PER_STATEMENT = 100
 """More bring nothing; SQLite takes at most 999 parameters in a statement before version 3.32."""
 
-Families = dict[tuple[str, ...], list[Group]]
-"""Groups by the metrics in them. The ticks of one source are one family, and are turned into rows together."""
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The points of metrics that came at the same times, in the order of arrival: the ticks of one source.
 
-def gather(groups: Iterable[Group]) -> Families:
-    """The groups by family, both in the order of their arrival."""
-    families: Families = {}
-    for group in groups:
-        families.setdefault(group.metrics, []).append(group)
-    return families
-
-
-def flatten(families: Families, ids: Mapping[str, int]) -> list[float | int]:
-    """``[id, time, value, id, time, value, ...]`` of all points, with ids for the names.
-
-    Within a family the rows are sorted by id and then in the order of arrival, which is that of time.
+    columns: (id of the metric, as many values as there are times), sorted by id
     """
+
+    times: list[int]
+    columns: list[tuple[int, array[float]]]
+
+
+def families(groups: Iterable[Group]) -> dict[tuple[str, ...], list[Group]]:
+    """The groups by the metrics in them, both in the order of their arrival."""
+    found: dict[tuple[str, ...], list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.metrics, []).append(group)
+    return found
+
+
+def family(metrics: tuple[str, ...], groups: Sequence[Group], ids: Mapping[str, int]) -> Family:
+    """The points of groups that have the same metrics."""
+    times = [time for group in groups for time in group.times] if len(groups) > 1 else groups[0].times.tolist()
+    columns = zip(map(ids.__getitem__, metrics), _columns(groups, len(metrics), len(times)), strict=True)
+    return Family(times, sorted(columns, key=_first))
+
+
+def flatten(all_families: Iterable[Family]) -> list[float | int]:
+    """``[id, time, value, id, time, value, ...]`` of all points."""
     row_ids: list[int] = []
     times: list[int] = []
     values = array("d")
-    for metrics, groups in families.items():
-        family_times = (
-            [time for group in groups for time in group.times] if len(groups) > 1 else groups[0].times.tolist()
-        )
-        columns = _columns(groups, len(metrics), len(family_times))
-        for metric, column in sorted(zip(map(ids.__getitem__, metrics), columns, strict=True), key=_first):
-            row_ids += repeat(metric, len(family_times))
-            times += family_times
+    for one in all_families:
+        for metric, column in one.columns:
+            row_ids += repeat(metric, len(one.times))
+            times += one.times
             values += column
     flat: list[float | int] = [0] * (3 * len(times))
     flat[0::3] = row_ids

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bus.archive import MissingFrames, read_points
 from bus.errors import StorageError
 from bus.frame import Group
-from sinks.archive import Archive, MissingFrames
+from sinks.sqlite.archive import SqliteArchive
 
 T0 = 1_790_000_000 * 10**9
 S = 10**9
@@ -29,19 +30,19 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_points_are_read_back_in_the_order_of_time_with_their_exact_values(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["a.x", "a.y"], [T0, T0 + 1], [0.1, 1e300, -5.0, 2.0**-1074])])
         stored = await archive.insert([group(["a.x"], [T0 - S], [7.0])])
         assert stored == 1
-        x, y = await archive.points("a.x"), await archive.points("a.y")
+        x, y = await read_points(archive, "a.x"), await read_points(archive, "a.y")
     assert list(zip(x.times, x.values, strict=True)) == [(T0 - S, 7.0), (T0, 0.1), (T0 + 1, 1e300)]
     assert list(zip(y.times, y.values, strict=True)) == [(T0, -5.0), (T0 + 1, 2.0**-1074)]
 
 
 async def test_nan_and_infinities_survive(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["a"], [1, 2, 3], [math.nan, math.inf, -math.inf])])
-        chunk = await archive.points("a")
+        chunk = await read_points(archive, "a")
         last = await archive.last()
     assert math.isnan(chunk.values[0])
     assert list(chunk.values[1:]) == [math.inf, -math.inf]
@@ -49,21 +50,21 @@ async def test_nan_and_infinities_survive(path: Path) -> None:
 
 
 async def test_the_first_value_of_a_time_wins_and_only_new_points_count(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         assert await archive.insert([group(["a"], [1, 2], [10.0, 20.0])]) == 2
         assert await archive.insert([group(["a"], [2, 3], [99.0, 30.0])]) == 1
         assert archive.points_stored == 3
-        assert list((await archive.points("a")).values) == [10.0, 20.0, 30.0]
+        assert list((await read_points(archive, "a")).values) == [10.0, 20.0, 30.0]
 
 
 async def test_points_are_still_there_after_closing_and_ids_stay(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["a", "b"], [1], [1.0, 2.0])])
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["b", "c", "a"], [2], [20.0, 30.0, 10.0])])
-        assert list((await archive.points("a")).values) == [1.0, 10.0]
-        assert list((await archive.points("b")).values) == [2.0, 20.0]
-        assert list((await archive.points("c")).values) == [30.0]
+        assert list((await read_points(archive, "a")).values) == [1.0, 10.0]
+        assert list((await read_points(archive, "b")).values) == [2.0, 20.0]
+        assert list((await read_points(archive, "c")).values) == [30.0]
 
 
 @st.composite
@@ -88,10 +89,10 @@ def test_any_grouping_of_points_ends_as_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Group]]
 ) -> None:
     async def store() -> tuple[dict[tuple[str, int], float], int]:
-        async with await Archive.open(tmp_path_factory.mktemp("any") / "archive.db") as archive:
+        async with await SqliteArchive.open(tmp_path_factory.mktemp("any") / "archive.db") as archive:
             for batch in batches:
                 await archive.insert(batch)
-            chunks = [await archive.points(metric) for metric in await archive.metrics()]
+            chunks = [await read_points(archive, metric) for metric in await archive.metrics()]
             return {
                 (c.metric, t): v for c in chunks for t, v in zip(c.times, c.values, strict=True)
             }, archive.points_stored
@@ -109,17 +110,17 @@ def test_any_grouping_of_points_ends_as_the_same_rows(
 
 
 async def test_a_range_includes_its_start_and_excludes_its_end(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["a"], [10, 20, 30], [1.0, 2.0, 3.0])])
-        assert list((await archive.points("a", 10, 30)).times) == [10, 20]
-        assert len(await archive.points("a", 31)) == 0
-        assert len(await archive.points("unknown")) == 0
+        assert list((await read_points(archive, "a", 10, 30)).times) == [10, 20]
+        assert len(await read_points(archive, "a", 31)) == 0
+        assert len(await read_points(archive, "unknown")) == 0
         assert await archive.count("a") == 3
         assert await archive.count("unknown") == 0
 
 
 async def test_metrics_are_selected_by_pattern_with_their_metadata(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["web1.cpu.usage", "web1.memory.used", "web2.cpu.usage"], [1], [1.0, 2.0, 3.0])])
         assert await archive.metrics_without_metadata() == ["web1.cpu.usage", "web1.memory.used", "web2.cpu.usage"]
         await archive.set_metadata(
@@ -134,14 +135,14 @@ async def test_metrics_are_selected_by_pattern_with_their_metadata(path: Path) -
 
 async def test_what_is_missing_is_stored_with_the_points_and_once(path: Path) -> None:
     missing = MissingFrames(source="source-cpu", key="web1.cpu", epoch=5, first=2, last=4, noticed=77)
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["a"], [1], [1.0])], [missing])
         await archive.insert([group(["a"], [1], [1.0])], [missing])
         assert await archive.missing() == [missing]
 
 
 async def test_the_view_points_is_for_any_sql_tool_and_uses_the_primary_key(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([group(["web1.load.1m", "web1.load.5m"], [T0, T0 + S], [0.5, math.nan, 0.25, 0.75])])
     shell = sqlite3.connect(path)
     assert shell.execute("SELECT * FROM points WHERE metric = 'web1.load.1m' ORDER BY time").fetchall() == [
@@ -159,20 +160,20 @@ async def test_the_view_points_is_for_any_sql_tool_and_uses_the_primary_key(path
 
 async def test_readers_see_what_is_committed_while_the_archive_is_written(path: Path) -> None:
     async with (
-        await Archive.open(path) as writer,
-        await Archive.open(path, readonly=True) as reader,
-        await Archive.open(path, readonly=True) as other,
+        await SqliteArchive.open(path) as writer,
+        await SqliteArchive.open(path, access="read") as reader,
+        await SqliteArchive.open(path, access="read") as other,
     ):
         await writer.insert([group(["a"], [1], [1.0])])
-        assert len(await reader.points("a")) == 1
+        assert len(await read_points(reader, "a")) == 1
         await writer.insert([group(["a"], [2], [2.0])])
-        assert len(await other.points("a")) == 2
+        assert len(await read_points(other, "a")) == 2
         with pytest.raises(StorageError, match="cannot be written"):
             await reader.insert([group(["a"], [3], [3.0])])
 
 
 async def test_info_tells_the_size_and_an_estimate_of_the_points(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         times = [T0 + index * S for index in range(20_000)]
         await archive.insert([group(["a"], times, [index / 10 for index in range(20_000)])])
         assert archive.size_bytes > 0
@@ -186,7 +187,7 @@ async def test_info_tells_the_size_and_an_estimate_of_the_points(path: Path) -> 
 
 async def test_a_cancelled_insert_leaves_the_whole_batch_or_nothing(path: Path) -> None:
     """The cancellation falls on every step of the transaction in turn."""
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         for steps in range(40):
             names = [f"new{steps}.m{index}" for index in range(150)]
             insert = asyncio.create_task(archive.insert([group(names, [T0], [1.0] * 150)]))
@@ -203,7 +204,7 @@ async def test_a_cancelled_insert_leaves_the_whole_batch_or_nothing(path: Path) 
 
 
 async def test_inserts_of_several_tasks_do_not_mix(path: Path) -> None:
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await asyncio.gather(
             *(archive.insert([group([f"t{task}.m", "shared"], [task], [1.0, 2.0])]) for task in range(20)),
             *(archive.last() for _ in range(5)),
@@ -213,7 +214,7 @@ async def test_inserts_of_several_tasks_do_not_mix(path: Path) -> None:
 
 
 async def test_closing_twice_is_closing_once_and_the_log_is_gone(path: Path) -> None:
-    archive = await Archive.open(path)
+    archive = await SqliteArchive.open(path)
     await archive.insert([group(["a"], [1], [1.0])])
     await archive.aclose()
     await archive.aclose()

@@ -16,8 +16,8 @@ import pytest
 
 from bus.errors import StorageBusy, StorageError
 from bus.frame import Group
-from sinks import archive as archive_module
-from sinks.archive import Archive
+from sinks.sqlite import database as database_module
+from sinks.sqlite.archive import SqliteArchive
 
 
 def tick(index: int, metrics: int = 50, names: str = "m") -> Group:
@@ -28,7 +28,7 @@ def tick(index: int, metrics: int = 50, names: str = "m") -> Group:
     )
 
 
-async def integrity(archive: Archive) -> str:
+async def integrity(archive: SqliteArchive) -> str:
     return str((await archive._fetch("PRAGMA integrity_check"))[0][0])
 
 
@@ -46,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-async def fill(archive: Archive, limit: int = 2000) -> int:
+async def fill(archive: SqliteArchive, limit: int = 2000) -> int:
     """Insert ticks until the archive cannot take one; its index."""
     for index in range(limit):
         try:
@@ -59,7 +59,7 @@ async def fill(archive: Archive, limit: int = 2000) -> int:
 async def test_a_full_disk_is_busy_and_the_same_batch_works_when_there_is_space(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(300_000))
-    async with await Archive.open(small_disk / "archive.db") as archive:
+    async with await SqliteArchive.open(small_disk / "archive.db") as archive:
         full_at = await fill(archive)
         with pytest.raises(StorageBusy, match=r"the disk is full: free some space|may be full or broken"):
             await archive.insert([tick(full_at)])
@@ -75,7 +75,7 @@ async def test_a_full_file_rolls_back_new_names_too(tmp_path: Path) -> None:
     """Regression: ids of a transaction that was rolled back must not stay in the cache of names."""
     times = array("q", range(5000))
     many = Group(("web1.new1", "web1.new2"), times, array("d", [7.0] * 10_000))
-    async with await Archive.open(tmp_path / "archive.db") as archive:
+    async with await SqliteArchive.open(tmp_path / "archive.db") as archive:
         await archive.insert([tick(0)])
         (pages,) = (await archive._fetch("PRAGMA page_count"))[0]
         await archive._fetch(f"PRAGMA max_page_count = {pages + 5}")  # enough for the names, not for the points
@@ -106,9 +106,9 @@ sys.stdin.readline()
 async def test_another_process_that_locks_the_file_makes_it_busy_and_the_same_batch_works_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_module, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "archive.db"
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([tick(0)])
         other = subprocess.Popen(
             [sys.executable, "-c", LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -128,7 +128,7 @@ async def test_another_process_that_locks_the_file_makes_it_busy_and_the_same_ba
 
 async def test_a_file_that_was_removed_or_replaced_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "archive.db"
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         await archive.insert([tick(0)])
         path.rename(tmp_path / "moved.db")
         with pytest.raises(StorageError, match=r"archive\.db was removed or replaced while it was written") as caught:
@@ -143,7 +143,7 @@ async def test_the_event_loop_runs_while_sqlite_waits_for_a_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "archive.db"
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         insert = asyncio.create_task(archive.insert([tick(0)]))
@@ -159,12 +159,12 @@ WRITE = """
 import asyncio, sys
 from array import array
 from bus.frame import Group
-from sinks.archive import Archive
+from sinks.sqlite.archive import SqliteArchive
 names = tuple(f"web1.m{number}" for number in range(310))
 def tick(index):
     return Group(names, array("q", [1_790_000_000_000_000_000 + index]), array("d", [float(index)] * 310))
 async def main():
-    async with await Archive.open(sys.argv[1]) as archive:
+    async with await SqliteArchive.open(sys.argv[1]) as archive:
         for index in range(int(sys.argv[2]), 10**9):
             await archive.insert([tick(index * 3 + part) for part in range(3)])
             print(index, flush=True)
@@ -197,7 +197,7 @@ def test_kill_9_in_the_middle_of_inserts_leaves_whole_batches_and_all_that_was_d
 
 async def batches_in(path: Path) -> list[tuple[int, int]]:
     """(batch, points) of what the writers left, in an archive that is whole."""
-    async with await Archive.open(path) as archive:
+    async with await SqliteArchive.open(path) as archive:
         assert await integrity(archive) == "ok"
         rows = await archive._fetch("SELECT (time - 1790000000000000000) / 3, count(*) FROM point GROUP BY 1")
         return [tuple(row) for row in rows]
