@@ -186,22 +186,24 @@ def combine(parts: Iterable[Aggregate], every_ns: int | None = None) -> list[Agg
         if found and (every_ns is None or found[-1].time == start):
             found[-1] = _joined(found[-1], part)
         else:
-            found.append(part._replace(time=start))
+            found.append(Aggregate(start, *part[1:]))
     return found
 
 
 def _joined(a: Aggregate, b: Aggregate) -> Aggregate:
     """The aggregate of two parts, of which b is the later one."""
+    time, count, total, minimum, maximum, first, _, integral, covered = a
+    _, more, its_total, its_minimum, its_maximum, _, last, its_integral, its_covered = b
     return Aggregate(
-        a.time,
-        a.count + b.count,
-        a.sum + b.sum,
-        min(a.minimum, b.minimum),
-        max(a.maximum, b.maximum),
-        a.first,
-        b.last,
-        a.integral + b.integral,
-        a.covered + b.covered,
+        time,
+        count + more,
+        total + its_total,
+        minimum if minimum <= its_minimum else its_minimum,
+        maximum if maximum >= its_maximum else its_maximum,
+        first,
+        last,
+        integral + its_integral,
+        covered + its_covered,
     )
 
 

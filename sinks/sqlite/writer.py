@@ -128,12 +128,7 @@ class Writer:
                 for metric, values in columns:
                     found += rollups.rows(metric, list(buckets.aggregate(values)), self._rolled)
             self._newest.update((metric, one.times[-1]) for metric, _ in one.columns)
-        found.sort(key=_key)
         return found
 
     def _past(self, metric: int) -> tuple[int | None, int]:
         return self._newest.get(metric), self._holds.get(metric, DEFAULT_HOLD_NS)
-
-
-def _key(row: rollups.Row) -> rollups.Row:
-    return row[:3]

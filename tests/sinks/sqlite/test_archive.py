@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bus.archive import MissingFrames, read_points
 from bus.errors import StorageError
 from bus.frame import Group
+from sinks.sqlite import schema
 from sinks.sqlite.archive import SqliteArchive
 
 T0 = 1_790_000_000 * 10**9
@@ -115,8 +116,8 @@ async def test_a_range_includes_its_start_and_excludes_its_end(path: Path) -> No
         assert list((await read_points(archive, "a", 10, 30)).times) == [10, 20]
         assert len(await read_points(archive, "a", 31)) == 0
         assert len(await read_points(archive, "unknown")) == 0
-        assert await archive.count("a") == 3
-        assert await archive.count("unknown") == 0
+        assert len(await read_points(archive, "a")) == 3
+        assert len(await read_points(archive, "unknown")) == 0
 
 
 async def test_metrics_are_selected_by_pattern_with_their_metadata(path: Path) -> None:
@@ -179,10 +180,10 @@ async def test_info_tells_the_size_and_an_estimate_of_the_points(path: Path) -> 
         assert archive.size_bytes > 0
         info = await archive.info()
     assert info.path == path
-    assert info.schema == 1
+    assert info.schema == len(schema.MIGRATIONS)
     assert info.metrics == 1
     assert info.size_bytes > 20_000 * 20
-    assert 14_000 < info.points < 26_000
+    assert 14_000 < info.points < 30_000
 
 
 async def test_a_cancelled_insert_leaves_the_whole_batch_or_nothing(path: Path) -> None:
@@ -197,7 +198,7 @@ async def test_a_cancelled_insert_leaves_the_whole_batch_or_nothing(path: Path) 
             await asyncio.wait({insert})
             known = await archive.metrics(f"new{steps}.#")
             assert len(known) in {0, 150}
-            assert sum([await archive.count(name) for name in known]) == len(known)
+            assert sum([len(await read_points(archive, name)) for name in known]) == len(known)
             # The same names, whose ids may have been rolled back, work at the next attempt.
             await archive.insert([group(names, [T0], [1.0] * 150)])
             assert await archive.last(f"new{steps}.#") == dict.fromkeys(names, (T0, 1.0))
@@ -210,7 +211,7 @@ async def test_inserts_of_several_tasks_do_not_mix(path: Path) -> None:
             *(archive.last() for _ in range(5)),
         )
         assert archive.points_stored == 40
-        assert await archive.count("shared") == 20
+        assert len(await read_points(archive, "shared")) == 20
 
 
 async def test_closing_twice_is_closing_once_and_the_log_is_gone(path: Path) -> None:
