@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Columns as blobs: the times and the values of a block, packed without loss, and checked when they are unpacked.
+
+A blob is a CRC-32 (begun with the count of numbers) of what follows, and for each column a byte that says how it is
+kept, and its content:
+
+    constant   the one value that all numbers have
+    plain      deflated: good for the same few numbers again and again
+    shuffled   the first bytes of all numbers side by side, then all second ones, ..., deflated: good for numbers that
+               differ from each other in some of their bytes
+    like + k   what differs (XOR) from column k of the same blob, as shuffled: good for columns that are mostly equal
+
+Times are the first one and the shortest step, and, unless they are regular, by how much each step is longer. Numbers
+are 8 bytes, little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from bus.chunk import MAX_NS, pack_column, unpack_floats, unpack_ints
+from bus.errors import StorageError
+
+MAX_COUNT = 1 << 20
+"""Numbers in a column, at most: a damaged count makes nobody ask for all the memory there is."""
+
+LEVEL = 6
+
+_WIDTH = 8
+_CRC = struct.Struct("<I")
+_REGULAR = struct.Struct("<qQ")
+_CONSTANT, _PLAIN, _SHUFFLED, _LIKE = range(4)
+_RAW_DEFLATE = -15
+
+
+def pack_times(times: array[int]) -> bytes:
+    """Times as a blob. Raises ValueError unless they strictly increase and are 1 to `MAX_COUNT`."""
+    if not 1 <= len(times) <= MAX_COUNT:
+        raise ValueError(f"a block has 1 to {MAX_COUNT} times, not {len(times)}")
+    steps = [after - before for before, after in pairwise(times)]
+    shortest = min(steps, default=1)
+    if shortest < 1:
+        raise ValueError("the times of a block must strictly increase")
+    regular = _REGULAR.pack(times[0], shortest)
+    if shortest == max(steps, default=1):
+        return _sealed(bytes((_CONSTANT,)) + regular, len(times))
+    if max(steps) - shortest > MAX_NS:
+        raise ValueError("the times of a block cannot be centuries apart")
+    longer = array("q", [step - shortest for step in steps])
+    return _sealed(bytes((_SHUFFLED,)) + regular + _deflated(_shuffled(pack_column(longer))), len(times))
+
+
+def unpack_times(blob: bytes, count: int) -> array[int]:
+    """The times in a blob. Raises StorageError if it is damaged."""
+    content = _opened(blob, count)
+    if len(content) < 1 + _REGULAR.size:
+        raise StorageError("packed times are damaged: they are too short")
+    kind = content[0]
+    first, step = _REGULAR.unpack_from(content, 1)
+    try:
+        if kind == _CONSTANT:
+            return array("q", range(first, first + count * step, step))
+        planes, _ = _inflated(content[1 + _REGULAR.size :], (count - 1) * _WIDTH)
+        steps = [step + longer for longer in unpack_ints(_unshuffled(planes))]
+        return array("q", accumulate(steps, initial=first))
+    except (OverflowError, ValueError) as error:
+        raise StorageError(f"packed times are damaged: {error}") from error
+
+
+def pack_columns(columns: Sequence[array[float]]) -> bytes:
+    """Columns of equal length as a blob: every bit comes back."""
+    lengths = {len(column) for column in columns}
+    if len(lengths) != 1 or not 1 <= max(lengths) <= MAX_COUNT:
+        raise ValueError(f"columns of a block have the same 1 to {MAX_COUNT} values, not {sorted(lengths)}")
+    plain = [pack_column(column) for column in columns]
+    return _sealed(b"".join(_smallest(one, plain[:number]) for number, one in enumerate(plain)), len(columns[0]))
+
+
+def unpack_columns(blob: bytes, count: int, columns: int = 1) -> list[array[float]]:
+    """The columns in a blob. Raises StorageError if it is damaged."""
+    rest = _opened(blob, count)
+    plain: list[bytes] = []
+    for _ in range(columns):
+        column, rest = _next_column(rest, count, plain)
+        plain.append(column)
+    if rest:
+        raise StorageError(f"packed columns are damaged: there are more than {columns}")
+    return [unpack_floats(column) for column in plain]
+
+
+def _smallest(column: bytes, others: Sequence[bytes]) -> bytes:
+    """Kind and content of a column, in the fewest bytes."""
+    if column == column[:_WIDTH] * (len(column) // _WIDTH):
+        return bytes((_CONSTANT,)) + column[:_WIDTH]
+    kinds = {_PLAIN: column, _SHUFFLED: _shuffled(column)}
+    if differences := [_difference(column, other) for other in others]:
+        nearest = max(range(len(others)), key=lambda number: differences[number].count(0))
+        kinds[_LIKE + nearest] = _shuffled(differences[nearest])
+    return min((bytes((kind,)) + _deflated(content) for kind, content in kinds.items()), key=len)
+
+
+def _next_column(packed: bytes, count: int, others: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The first column of what is packed, and what follows it."""
+    if len(packed) < 2:
+        raise StorageError("packed columns are damaged: one is missing")
+    kind = packed[0]
+    if kind == _CONSTANT:
+        one, rest = packed[1 : 1 + _WIDTH], packed[1 + _WIDTH :]
+        if len(one) < _WIDTH:
+            raise StorageError("packed columns are damaged: a number is cut")
+        return one * count, rest
+    column, rest = _inflated(packed[1:], count * _WIDTH)
+    if kind == _PLAIN:
+        return column, rest
+    if kind == _SHUFFLED:
+        return _unshuffled(column), rest
+    if kind - _LIKE >= len(others):
+        raise StorageError(f"packed columns are damaged: {kind} is no way to keep one")
+    return _difference(_unshuffled(column), others[kind - _LIKE]), rest
+
+
+def _sealed(content: bytes, count: int) -> bytes:
+    return _CRC.pack(zlib.crc32(content, count)) + content
+
+
+def _opened(blob: bytes, count: int) -> bytes:
+    """What was sealed. Raises StorageError unless it is whole and may have `count` numbers."""
+    if not 1 <= count <= MAX_COUNT:
+        raise StorageError(f"a block is damaged: it cannot have {count} points")
+    content = blob[_CRC.size :]
+    if len(blob) < _CRC.size or _CRC.pack(zlib.crc32(content, count)) != blob[: _CRC.size]:
+        raise StorageError("a block is damaged: its checksum does not fit")
+    return content
+
+
+def _deflated(content: bytes) -> bytes:
+    squeeze = zlib.compressobj(LEVEL, wbits=_RAW_DEFLATE)
+    return squeeze.compress(content) + squeeze.flush()
+
+
+def _inflated(packed: bytes, length: int) -> tuple[bytes, bytes]:
+    """What was deflated, of which no more than `length` bytes are made, and what follows it."""
+    expand = zlib.decompressobj(wbits=_RAW_DEFLATE)
+    try:
+        content = expand.decompress(packed, length + 1)
+    except zlib.error as error:
+        raise StorageError(f"a block is damaged: {error}") from error
+    if len(content) != length or not expand.eof:
+        raise StorageError(f"a block is damaged: it does not hold {length // _WIDTH} numbers")
+    return content, expand.unused_data
+
+
+def _shuffled(plain: bytes) -> bytes:
+    return b"".join(plain[place::_WIDTH] for place in range(_WIDTH))
+
+
+def _unshuffled(planes: bytes) -> bytes:
+    plain = bytearray(len(planes))
+    count = len(planes) // _WIDTH
+    for place in range(_WIDTH):
+        plain[place::_WIDTH] = planes[place * count : (place + 1) * count]
+    return bytes(plain)
+
+
+def _difference(column: bytes, other: bytes) -> bytes:
+    """XOR, which undoes itself."""
+    return (int.from_bytes(column, "little") ^ int.from_bytes(other, "little")).to_bytes(len(column), "little")
