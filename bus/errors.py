@@ -9,6 +9,8 @@ agents raises one of these:
     │   └── ConnectTimeout  ... within the time allowed
     ├── Refused            the broker answered, and said no (permission, other arguments, absent queue)
     ├── PublishFailed      a message was not confirmed; it may or may not have been stored
+    │   └── Unroutable      ... for sure not: no queue takes it
+    ├── NotArchived        no archive that runs keeps the metric that was asked for
     ├── RpcError           the other agent answered with an error
     ├── RpcTimeout         the other agent did not answer in time
     ├── ConfigError        a configuration (file, option, RPC) is not valid
@@ -52,6 +54,14 @@ class Refused(HostbusError):
 
 class PublishFailed(HostbusError):
     """A message was not confirmed by the broker. It may have been stored all the same."""
+
+
+class Unroutable(PublishFailed):
+    """No queue takes a message that had to be taken."""
+
+
+class NotArchived(HostbusError):
+    """No archive keeps the metric, or none that does is running."""
 
 
 class RpcError(HostbusError):

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
 
@@ -20,7 +20,7 @@ from bus.client import MANAGEMENT, Client
 from bus.config import AgentConfig
 from bus.errors import ConfigError, HostbusError, PublishFailed, RpcError, RpcTimeout
 from bus.names import check_metric, check_token, is_pattern, matches
-from bus.queues import CHUNKS, FRAMES, HISTORY, DataQueues, durable_name, live_name
+from bus.queues import CHUNKS, DATA_SUFFIX, FRAMES, HISTORY, DataQueues, durable_name, history_name, live_name
 from bus.registry import Registry
 from bus.rpc import Json, rpc_handler
 from bus.state import make_state_folder, state_file
@@ -206,6 +206,8 @@ class Manager(Client):
     @rpc_handler("sink.release")
     async def _release(self, data_queue: str) -> Json:
         await self._queues.release(data_queue)
+        if data_queue.endswith(DATA_SUFFIX):
+            await self._forget_archive(data_queue.removesuffix(DATA_SUFFIX))
         return {}
 
     def _selected(self, patterns: list[str]) -> dict[str, Json]:
@@ -231,31 +233,55 @@ class Manager(Client):
         }
 
     @rpc_handler("db.register")
-    async def _register_db(self, from_token: str, **_others: Any) -> Json:
-        await self._queues.subscribe(durable_name(from_token), [], frames=False)
+    async def _register_db(self, from_token: str, data: bool = True, **_others: Any) -> Json:
         return {
-            "dataServerAddress": self._data_server,
-            "dataQueue": durable_name(from_token),
-            "historyQueue": await self._queues.declare_history(from_token, "hreq"),
+            **await self._database_queues(from_token, [] if data else None),
             "config": self._registry.config(from_token),
         }
 
     @rpc_handler("db.subscribe")
-    async def _subscribe_db(self, metrics: list[str | Json], from_token: str, metadata: bool = True) -> Json:
+    async def _subscribe_db(
+        self, metrics: list[str | Json], from_token: str, metadata: bool = True, data: bool = True
+    ) -> Json:
+        """`data`: the archive is to get the points of these metrics; ours has subscribed to patterns before."""
         # An item is a name, or an object: `input` is what to record, `name` what it is called in history.
         items = [{"name": item} if isinstance(item, str) else item for item in metrics]
         names = [_name_in(item, "name") for item in items]
         inputs = [_name_in(item, "input" if "input" in item else "name") for item in items]
-        await self._queues.subscribe(durable_name(from_token), inputs, frames=False)
-        history_queue = await self._queues.declare_history(from_token, "hreq")
-        await self._queues.bind_history(history_queue, names)
-        await self._registry.add_historic(names)
+        reply = await self._database_queues(from_token, inputs if data else None)
+        await self._queues.bind_history(reply["historyQueue"], names)
+        await self._registry.keep(from_token, names)
         return {
-            "dataServerAddress": self._data_server,
-            "dataQueue": durable_name(from_token),
-            "historyQueue": history_queue,
+            **reply,
             "metrics": self._selected(names) if metadata else names,
+            "kept": len(self._registry.kept.get(from_token, ())),
         }
+
+    async def _database_queues(self, token: str, inputs: list[str] | None) -> Json:
+        """The queues of an archive, made if need be, one for `inputs` too unless that is None."""
+        queues = {"historyQueue": await self._queues.declare_history(token, "hreq")}
+        if inputs is not None:
+            queues["dataQueue"] = durable_name(token)
+            await self._queues.subscribe(queues["dataQueue"], inputs, frames=False)
+        return {"dataServerAddress": self._data_server, **queues}
+
+    @rpc_handler("db.unsubscribe")
+    async def _unsubscribe_db(self, metrics: list[str], from_token: str) -> Json:
+        """The archive has these metrics no more. MetricQ's protocol has no word for it."""
+        names = [check_metric(name) for name in metrics]
+        await self._queues.unbind_history(history_name(from_token, "hreq"), names)
+        await self._registry.forget(from_token, names)
+        return {"kept": len(self._registry.kept.get(from_token, ()))}
+
+    @rpc_handler("db.release")
+    async def _release_db(self, from_token: str) -> Json:
+        """The archive is gone for good: it keeps nothing."""
+        await self._forget_archive(from_token)
+        return {}
+
+    async def _forget_archive(self, token: str) -> None:
+        await self._queues.release_history(token)
+        await self._registry.forget(token)
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -271,7 +297,11 @@ class Manager(Client):
         limit: Annotated[int, Meta(ge=0)] | None = None,
         **_others: Any,
     ) -> Json:
-        chosen = _matching(self._registry.metrics, selector)
+        known: Collection[str] = self._registry.metrics
+        if historic:
+            # Archives keep metrics, too, whose sources are long gone.
+            known = set().union(*self._registry.kept.values())
+        chosen = _matching(known, selector)
         found: dict[str, Json] = {}
         for name in sorted(chosen):
             about = self._registry.metadata(name)
@@ -354,16 +384,16 @@ def _name_in(item: Json, key: str) -> str:
     return check_metric(name)
 
 
-def _matching(entries: Mapping[str, Any], selector: str | list[str] | None) -> Mapping[str, Any]:
-    """The entries whose name a regular expression finds, or that a list names. Raises RpcError for a bad one."""
+def _matching(names: Collection[str], selector: str | list[str] | None) -> Collection[str]:
+    """The names that a regular expression finds, or that a list has, too. Raises RpcError for a bad one."""
     if selector is None:
-        return entries
+        return names
     if isinstance(selector, list):
-        return {name: entries[name] for name in selector if name in entries}
+        return {name for name in selector if name in names}
     if len(selector) > MAX_SELECTOR_LENGTH:
         raise RpcError(f"the selector is too long: {len(selector)} characters, {MAX_SELECTOR_LENGTH} are allowed")
     try:
         pattern = re.compile(selector)
     except re.error as error:
         raise RpcError(f"selector {selector!r} is not a regular expression: {error}") from None
-    return {name: entry for name, entry in entries.items() if pattern.search(name)}
+    return {name for name in names if pattern.search(name)}

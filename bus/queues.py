@@ -5,7 +5,8 @@ import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from itertools import chain, repeat
+from itertools import product
+from typing import Literal
 
 from bus.errors import Refused, RpcError
 from bus.names import binding_keys, check_pattern
@@ -23,8 +24,11 @@ DEAD_QUEUE = Queue(name="hostbus.dead", max_bytes=64 * 1024 * 1024, message_ttl_
 DURABLE_BYTES = 1024 * 1024 * 1024
 LIVE_BYTES = 128 * 1024 * 1024
 LIVE_EXPIRES_S = 300.0
+HISTORY_TTL_S = 60.0
+"""MetricQ's clients wait so long for an answer: what is older is a question, or an answer, for nobody."""
 
-_DURABLE = re.compile(r"[A-Za-z0-9_.-]{1,200}-data")
+DATA_SUFFIX = "-data"
+_DURABLE = re.compile(r"[A-Za-z0-9_.-]{1,200}" + DATA_SUFFIX)
 _LIVE = re.compile(r"[A-Za-z0-9_.-]{1,200}-live-[0-9a-f]{32}")
 
 MAX_REMEMBERED = 10_000
@@ -33,12 +37,17 @@ AT_ONCE = 32
 
 def durable_name(token: str) -> str:
     """The queue of a sink that is registered."""
-    return f"{token}-data"
+    return token + DATA_SUFFIX
 
 
 def live_name(token: str) -> str:
     """A new queue for a sink that comes and goes."""
     return f"{token}-live-{uuid.uuid4().hex}"
+
+
+def history_name(token: str, kind: Literal["hreq", "hrsp"]) -> str:
+    """The queue on which an archive gets history requests (``hreq``), or a client the responses (``hrsp``)."""
+    return f"{token}-{kind}"
 
 
 class DataQueues:
@@ -67,7 +76,8 @@ class DataQueues:
         """
         keys = _keys(patterns)
         await self._declare(name, expires_s)
-        await self._for_each(self._transport.bind, name, keys if frames else (), patterns)
+        frame_keys = product([FRAMES.name], keys if frames else ())
+        await self._for_each(self._transport.bind, name, [*frame_keys, *product([CHUNKS.name], patterns)])
         if len(self._patterns) >= MAX_REMEMBERED:
             self._patterns.pop(next(iter(self._patterns)))
         self._patterns.setdefault(name, set()).update(patterns)
@@ -94,17 +104,17 @@ class DataQueues:
         gone = _keys(patterns)
         remaining = self._patterns.get(name, set())
         remaining.difference_update(patterns)
-        await self._for_each(self._transport.unbind, name, gone - _keys(remaining), patterns)
+        frame_keys = product([FRAMES.name], gone - _keys(remaining))
+        await self._for_each(self._transport.unbind, name, [*frame_keys, *product([CHUNKS.name], patterns)])
 
     async def _for_each(
         self,
         change: Callable[[str, str, str], Awaitable[None]],
         name: str,
-        frame_keys: Collection[str],
-        chunk_keys: Collection[str],
+        bindings: Collection[tuple[str, str]],
     ) -> None:
-        """Bind or unbind a queue, several keys at a time: each takes some round trips to the broker."""
-        remaining = chain(zip(repeat(FRAMES.name), frame_keys), zip(repeat(CHUNKS.name), chunk_keys))
+        """Bind or unbind a queue, several (exchange, key) at a time: each takes some round trips to the broker."""
+        remaining = iter(bindings)
 
         async def work_off() -> None:
             for exchange, key in remaining:
@@ -112,7 +122,7 @@ class DataQueues:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(min(AT_ONCE, len(frame_keys) + len(chunk_keys))):
+                for number in range(min(AT_ONCE, len(bindings))):
                     group.create_task(work_off(), name=f"bindings of {name}, {number}")
         except ExceptionGroup as group_of_errors:
             raise group_of_errors.exceptions[0] from None
@@ -127,16 +137,28 @@ class DataQueues:
         self._patterns.pop(name, None)
         await self._transport.delete_queue(name)
 
-    async def declare_history(self, token: str, kind: str) -> str:
+    async def declare_history(self, token: str, kind: Literal["hreq", "hrsp"]) -> str:
         """The queue on which a client (``hrsp``) gets history replies or an archive (``hreq``) requests."""
-        queue = Queue(name=f"{token}-{kind}", expires_s=LIVE_EXPIRES_S, max_bytes=LIVE_BYTES)
+        queue = Queue(
+            name=history_name(token, kind),
+            expires_s=LIVE_EXPIRES_S,
+            max_bytes=LIVE_BYTES,
+            message_ttl_s=HISTORY_TTL_S,
+        )
         await self._declare_queue(queue)
         return queue.name
 
-    async def bind_history(self, name: str, metrics: Iterable[str]) -> None:
+    async def bind_history(self, name: str, metrics: Collection[str]) -> None:
         """Route history requests for these metrics to an archive's queue."""
-        for metric in metrics:
-            await self._transport.bind(name, HISTORY.name, metric)
+        await self._for_each(self._transport.bind, name, list(product([HISTORY.name], metrics)))
+
+    async def unbind_history(self, name: str, metrics: Collection[str]) -> None:
+        """No more history requests for these metrics."""
+        await self._for_each(self._transport.unbind, name, list(product([HISTORY.name], metrics)))
+
+    async def release_history(self, token: str) -> None:
+        """Delete the queue on which an archive gets requests: what is asked then is refused at once."""
+        await self._transport.delete_queue(history_name(token, "hreq"))
 
 
 def _keys(patterns: Iterable[str]) -> set[str]:

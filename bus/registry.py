@@ -27,15 +27,23 @@ if TYPE_CHECKING:
 if logging.getLogger("aiosqlite").level == logging.NOTSET:
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x68627265  # "hbre"
 
 _SCHEMA = """
 CREATE TABLE metric (name TEXT PRIMARY KEY, owner TEXT NOT NULL, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE sink (token TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE historic (metric TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE historic (archive TEXT, metric TEXT, PRIMARY KEY (archive, metric)) WITHOUT ROWID;
 CREATE TABLE config (token TEXT, version INTEGER, config TEXT NOT NULL, set_ns INTEGER NOT NULL,
                      set_by TEXT NOT NULL, PRIMARY KEY (token, version)) WITHOUT ROWID;
+"""
+
+# In schema 1 nobody noted which archive keeps a metric: the token is empty until one says so.
+_FROM_SCHEMA_1 = """
+ALTER TABLE historic RENAME TO historic_1;
+CREATE TABLE historic (archive TEXT, metric TEXT, PRIMARY KEY (archive, metric)) WITHOUT ROWID;
+INSERT INTO historic (archive, metric) SELECT '', metric FROM historic_1;
+DROP TABLE historic_1;
 """
 
 
@@ -71,8 +79,8 @@ class Registry:
         self.configs: dict[str, list[ConfigVersion]] = {}
         self.sinks: set[str] = set()
         """Tokens of the sinks whose queue outlives them."""
-        self.historic: set[str] = set()
-        """Metrics that an archive keeps, declared or not yet."""
+        self.kept: dict[str, set[str]] = {}
+        """The metrics that each archive keeps, declared or not, by the archive's token."""
 
     @classmethod
     @asynccontextmanager
@@ -113,15 +121,16 @@ class Registry:
                 "update hostbus, or choose another file with --store"
             )
         await self._connection.execute_fetchall("PRAGMA journal_mode = WAL")
-        if is_empty:
+        if is_empty or version < SCHEMA_VERSION:
             await self._connection.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {_SCHEMA if is_empty else _FROM_SCHEMA_1} "
+                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
 
     async def _load(self) -> None:
         self.sinks.update([token async for (token,) in self._rows("SELECT token FROM sink")])
-        self.historic.update([metric async for (metric,) in self._rows("SELECT metric FROM historic")])
+        async for archive, metric in self._rows("SELECT archive, metric FROM historic"):
+            self.kept.setdefault(archive, set()).add(metric)
         async for name, owner, metadata in self._rows("SELECT name, owner, metadata FROM metric"):
             self.metrics[name] = MetricEntry(owner=owner, metadata=msgspec.json.decode(metadata))
         async for token, version, config, set_ns, set_by in self._rows(
@@ -138,14 +147,15 @@ class Registry:
             async for row in cursor:
                 yield tuple(row)
 
-    async def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-        """One transaction. Whoever calls this holds the lock: statements of two tasks must not mix."""
+    async def _write(self, *changes: tuple[str, Iterable[tuple[object, ...]]]) -> None:
+        """One transaction of statements with their rows. Who calls this holds the lock: two tasks must not mix."""
         import aiosqlite
 
         try:
             try:
                 await self._connection.execute_fetchall("BEGIN IMMEDIATE")
-                await self._connection.executemany(statement, rows)
+                for statement, rows in changes:
+                    await self._connection.executemany(statement, rows)
                 await self._connection.execute_fetchall("COMMIT")
             except BaseException:
                 await self._connection.rollback()
@@ -156,32 +166,54 @@ class Registry:
     async def declare(self, owner: str, metrics: Mapping[str, Json]) -> None:
         """Metrics now belong to `owner`, with this metadata."""
         async with self._lock:
-            await self._write(
-                "INSERT OR REPLACE INTO metric (name, owner, metadata) VALUES (?, ?, ?)",
-                [(name, owner, msgspec.json.encode(about).decode()) for name, about in metrics.items()],
-            )
+            rows = [(name, owner, msgspec.json.encode(about).decode()) for name, about in metrics.items()]
+            await self._write(("INSERT OR REPLACE INTO metric (name, owner, metadata) VALUES (?, ?, ?)", rows))
             self.metrics.update({name: MetricEntry(owner=owner, metadata=about) for name, about in metrics.items()})
 
     def metadata(self, name: str) -> Json:
         """What is known of a metric; empty if nothing is."""
         entry = self.metrics.get(name)
         about = entry.metadata if entry is not None else {}
-        return {**about, "historic": True} if name in self.historic else about
+        if self.is_historic(name):
+            return {**about, "historic": True}
+        # That is for archives to say, not for sources.
+        return {key: value for key, value in about.items() if key != "historic"} if "historic" in about else about
+
+    def is_historic(self, name: str) -> bool:
+        """Whether an archive keeps this metric."""
+        return any(name in metrics for metrics in self.kept.values())
 
     async def add_sink(self, token: str) -> None:
         """A sink whose queue outlives it has registered."""
         if token not in self.sinks:
             async with self._lock:
-                await self._write("INSERT OR IGNORE INTO sink (token) VALUES (?)", [(token,)])
+                await self._write(("INSERT OR IGNORE INTO sink (token) VALUES (?)", [(token,)]))
                 self.sinks.add(token)
 
-    async def add_historic(self, names: Iterable[str]) -> None:
-        """An archive keeps these metrics."""
-        new = set(names) - self.historic
-        if new:
-            async with self._lock:
-                await self._write("INSERT OR IGNORE INTO historic (metric) VALUES (?)", [(name,) for name in new])
-                self.historic |= new
+    async def keep(self, archive: str, names: Iterable[str]) -> None:
+        """The archive with this token keeps these metrics, too."""
+        async with self._lock:
+            known = self.kept.setdefault(archive, set())
+            nobodys = self.kept.get("", set())
+            new = set(names) - known
+            found = new & nobodys
+            if new:
+                await self._write(
+                    ("INSERT OR IGNORE INTO historic (archive, metric) VALUES (?, ?)", [(archive, one) for one in new]),
+                    ("DELETE FROM historic WHERE archive = '' AND metric = ?", [(name,) for name in found]),
+                )
+                known |= new
+                nobodys -= found
+
+    async def forget(self, archive: str, names: Iterable[str] | None = None) -> None:
+        """The archive keeps these metrics no more; None: nothing at all."""
+        async with self._lock:
+            known = self.kept.get(archive, set())
+            gone = known & set(known if names is None else names)
+            if gone:
+                rows = [(archive, name) for name in gone]
+                await self._write(("DELETE FROM historic WHERE archive = ? AND metric = ?", rows))
+                known -= gone
 
     def config(self, token: str) -> Json:
         """The configuration in force for an agent; empty if none was ever set."""
@@ -193,9 +225,8 @@ class Registry:
         async with self._lock:
             version = len(self.configs.get(token, ())) + 1
             new = ConfigVersion(version=version, config=config, set_at=Timestamp.now(), set_by=set_by)
-            await self._write(
-                "INSERT INTO config (token, version, config, set_ns, set_by) VALUES (?, ?, ?, ?, ?)",
-                [(token, version, msgspec.json.encode(config).decode(), new.set_at.posix_ns, set_by)],
-            )
+            row = (token, version, msgspec.json.encode(config).decode(), new.set_at.posix_ns, set_by)
+            statement = "INSERT INTO config (token, version, config, set_ns, set_by) VALUES (?, ?, ?, ?, ?)"
+            await self._write((statement, [row]))
             self.configs.setdefault(token, []).append(new)
         return new

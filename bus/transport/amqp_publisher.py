@@ -17,7 +17,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from bus.errors import PublishFailed
+from bus.errors import PublishFailed, Unroutable
 from bus.transport.amqp_address import Address, why_lost
 from bus.transport.amqp_link import ANSWER_TIMEOUT_S, Session
 from bus.transport.base import Message
@@ -79,7 +79,7 @@ class Publisher:
                 wait=False,
             )
         except PublishError:
-            raise PublishFailed(
+            raise Unroutable(
                 f"no queue takes key {message.routing_key!r} on exchange {message.exchange!r}"
             ) from None
         except DeliveryError:

@@ -53,7 +53,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What is published. `mandatory`: fail with PublishFailed if no queue takes it."""
+    """What is published. `mandatory`: fail with Unroutable if no queue takes it."""
 
     body: bytes
     routing_key: str
@@ -159,7 +159,8 @@ class Transport(Protocol):
     async def publish(self, message: Message) -> None:
         """Publish and wait for the broker's confirm. Publishes begun in order arrive in order.
 
-        Raises NotConnected at once if there is no connection, PublishFailed if it was not confirmed.
+        Raises NotConnected at once if there is no connection, PublishFailed if it was not confirmed,
+        which is Unroutable if it was mandatory and no queue takes it.
         """
 
     async def consume(self, consumption: Consumption) -> Consumer:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from bus.errors import PublishFailed, Refused
+from bus.errors import PublishFailed, Refused, Unroutable
 from bus.names import matches
 from bus.transport.base import DEFAULT_EXCHANGE, Exchange, Message, OnDelivery, Queue
 from bus.transport.memory_connection import Connection
@@ -228,7 +228,7 @@ class MemoryBroker:
                     "it must be declared first"
                 )
             if not queues and message.mandatory:
-                raise PublishFailed(
+                raise Unroutable(
                     f"no queue takes {message.routing_key!r} from exchange {message.exchange!r} at {self}"
                 )
             for queue in queues:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from bus import manager as manager_module
 from bus.client import Client
 from bus.config import AgentConfig
-from bus.errors import ConfigError, HostbusError, RpcError, StorageError
+from bus.errors import ConfigError, HostbusError, PublishFailed, RpcError, StorageError, Unroutable
 from bus.manager import Manager, ManagerConfig
 from bus.rpc import Json
 from bus.sink import DurableSink
@@ -128,7 +128,7 @@ async def test_databases_and_their_clients_get_queues_for_history(any_url: str) 
         reply = await tool.rpc(
             "db.subscribe", metrics=["web1.a", {"name": "web1.average", "input": "web1.b"}], metadata=False
         )
-        assert reply.keys() == {"dataServerAddress", "dataQueue", "historyQueue", "metrics"}
+        assert reply.keys() == {"dataServerAddress", "dataQueue", "historyQueue", "metrics", "kept"}
         assert reply["metrics"] == ["web1.a", "web1.average"]
         for key in ("web1.a", "web1.b"):
             await transport.publish(Message(body=b"", exchange="metricq.data", routing_key=key))
@@ -136,6 +136,58 @@ async def test_databases_and_their_clients_get_queues_for_history(any_url: str) 
             await transport.publish(Message(body=b"", exchange="metricq.history", routing_key=key))
         assert await keys_in(transport, "tool-data") == ["web1.a", "web1.b"]
         assert await keys_in(transport, "tool-hreq") == ["web1.a", "web1.average"]
+
+
+async def test_an_archive_that_gets_its_points_by_patterns_has_history_alone_bound(any_url: str) -> None:
+    async with Manager("manager", any_url), Client("tool", any_url) as tool, transport_at(any_url) as transport:
+        reply = await tool.rpc("db.register", data=False)
+        assert reply.keys() == {"dataServerAddress", "historyQueue", "config"}
+        names = [f"web1.metric{number}" for number in range(100)]
+        reply = await tool.rpc("db.subscribe", metrics=names, metadata=False, data=False)
+        assert reply.keys() == {"dataServerAddress", "historyQueue", "metrics", "kept"}
+        assert (reply["metrics"], reply["kept"]) == (names, 100)
+        with pytest.raises(PublishFailed):
+            await transport.publish(Message(body=b"", routing_key="tool-data", mandatory=True))
+        with pytest.raises(PublishFailed):
+            await transport.publish(Message(body=b"", exchange="metricq.data", routing_key=names[0], mandatory=True))
+        for name in names:
+            await transport.publish(Message(body=b"", exchange="metricq.history", routing_key=name, mandatory=True))
+        assert await keys_in(transport, "tool-hreq") == names
+
+
+async def test_requests_go_to_the_archive_that_keeps_the_metric_until_it_says_that_it_is_gone(any_url: str) -> None:
+    async with (
+        Manager("manager", any_url),
+        Client("sink-a", any_url) as a,
+        Client("sink-b", any_url) as b,
+        transport_at(any_url) as transport,
+    ):
+
+        async def ask(*metrics: str) -> None:
+            for metric in metrics:
+                message = Message(body=b"", exchange="metricq.history", routing_key=metric, mandatory=True)
+                await transport.publish(message)
+
+        await a.rpc("db.subscribe", metrics=["web1.a", "web1.both"], data=False)
+        await b.rpc("db.subscribe", metrics=["web1.b", "web1.both"], data=False)
+        await ask("web1.a", "web1.b", "web1.both")
+        assert await keys_in(transport, "sink-a-hreq") == ["web1.a", "web1.both"]
+        assert await keys_in(transport, "sink-b-hreq") == ["web1.b", "web1.both"]
+        assert list(await a.get_metrics(historic=True)) == ["web1.a", "web1.b", "web1.both"]
+
+        assert await a.rpc("db.unsubscribe", metrics=["web1.a", "unknown"]) == {"kept": 1}
+        with pytest.raises(Unroutable):
+            await ask("web1.a")
+        assert list(await a.get_metrics(historic=True)) == ["web1.b", "web1.both"]
+        await b.rpc("db.release")
+        assert list(await a.get_metrics(historic=True)) == ["web1.both"]
+        with pytest.raises(Unroutable):
+            await ask("web1.b")
+        await ask("web1.both")
+        await b.rpc("sink.release", dataQueue="sink-a-data")
+        assert await a.get_metrics(historic=True) == {}
+        with pytest.raises(Unroutable):
+            await ask("web1.both")
 
 
 async def keys_in(transport: Transport, queue: str) -> list[str]:
@@ -167,6 +219,7 @@ async def keys_in(transport: Transport, queue: str) -> list[str]:
         ("sink.release", {"dataQueue": "manager-rpc"}, "'manager-rpc' is not the queue of a sink"),
         ("db.subscribe", {"metrics": [{"input": "web1.a"}]}, "'name'"),
         ("db.subscribe", {"metrics": ["web1.#"]}, "'web1.#' is not a metric name"),
+        ("db.unsubscribe", {"metrics": ["web1.#"]}, "'web1.#' is not a metric name"),
         ("get_metrics", {"selector": "("}, "selector '(' is not a regular expression"),
         ("get_metrics", {"selector": "x" * 1001}, "the selector is too long"),
         ("get_metrics", {"selector": 5}, "selector"),
@@ -258,11 +311,12 @@ async def test_owners_are_known_after_a_restart(memory_url: str, tmp_path: Path)
 CATALOGUE: dict[str, Json] = {
     "web1.cpu.usage": {"unit": "%"},
     "web1.cpu.secret": {"hidden": True},
-    "web1.mem.used": {"historic": True},
-    "web2.cpu.usage": {"hidden": True, "historic": True},
+    "web1.mem.used": {},
+    "web2.cpu.usage": {"hidden": True},
     "web2.mem.used": {"hidden": False, "historic": False},
-    "x.web1.cpu": {},
+    "x.web1.cpu": {"historic": True},
 }
+KEPT = ["web1.mem.used", "web2.cpu.usage"]
 
 
 def expected(
@@ -284,7 +338,7 @@ def expected(
             continue
         if infix is not None and infix not in name:
             continue
-        if historic is not None and about.get("historic", False) != historic:
+        if historic is not None and (name in KEPT) != historic:
             continue
         if hidden is not None and about.get("hidden", False) != hidden:
             continue
@@ -294,6 +348,10 @@ def expected(
 
 async def test_get_metrics_filters_in_all_combinations_and_both_formats(tool: Client) -> None:
     await tool.rpc("source.declare_metrics", metrics=CATALOGUE)
+    await tool.rpc("db.subscribe", metrics=KEPT)
+    # What a source says of archives is not believed.
+    about = {name: {key: value for key, value in known.items() if key != "historic"} for name, known in CATALOGUE.items()}
+    about |= {name: {**about[name], "historic": True} for name in KEPT}
     combinations = itertools.product(
         (None, r"web\d\.cpu", "^web1", ["web2.mem.used", "web1.cpu.usage", "unknown"]),
         (None, "web1", ""),
@@ -308,7 +366,7 @@ async def test_get_metrics_filters_in_all_combinations_and_both_formats(tool: Cl
         found = await tool.get_metrics(
             selector, prefix=prefix, infix=infix, historic=historic, hidden=hidden, limit=limit
         )
-        assert found == {name: {**CATALOGUE[name], "source": "tool"} for name in names}
+        assert found == {name: {**about[name], "source": "tool"} for name in names}
         assert list(found) == names
         found_any = found_any or bool(names)
     assert found_any
@@ -321,6 +379,11 @@ async def test_what_a_database_keeps_is_historic_whenever_it_is_declared(tool: C
     await tool.rpc("source.declare_metrics", metrics=["web1.before"])
     reply = await tool.rpc("db.subscribe", metrics=["web1.before", "web1.after"])
     assert reply["metrics"]["web1.before"] == {"source": "tool", "historic": True}
+    assert await tool.get_metrics(historic=True) == {
+        "web1.after": {"historic": True},
+        "web1.before": {"source": "tool", "historic": True},
+    }
+    assert list(await tool.get_metrics()) == ["web1.before"]
     await tool.rpc("source.declare_metrics", metrics=["web1.after", "web1.before", "web1.other"])
     assert list(await tool.get_metrics(historic=True)) == ["web1.after", "web1.before"]
     assert list(await tool.get_metrics(historic=False)) == ["web1.other"]

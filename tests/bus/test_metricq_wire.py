@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""MetricQ's messages, judged by the protobuf library, which is used nowhere else."""
+"""MetricQ's data messages, judged by the protobuf library."""
 
 import contextlib
 import math
 import struct
 import tracemalloc
 from array import array
-from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,94 +16,17 @@ from hypothesis import strategies as st
 from bus.errors import BadFrame
 from bus.frame import MAX_FRAME_BYTES, MAX_FRAME_POINTS, Frame, Group
 from bus.metricq_wire import (
-    Aggregate,
-    HistoryRequest,
-    HistoryResponse,
-    RequestType,
     decode_data_chunk,
-    decode_history_request,
-    decode_history_response,
     decode_metricq,
     encode_data_chunk,
     encode_group,
-    encode_history_request,
-    encode_history_response,
 )
+from tests.bus.protobuf_oracle import ORACLE, deltas, field, varint
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 TIMES = st.lists(INT64, min_size=1, max_size=6, unique=True).map(sorted)
 NOW = 1_795_251_600_000_000_000
-
-Field = descriptor_pb2.FieldDescriptorProto
-
-
-def oracle() -> dict[str, Any]:
-    """The messages as protobuf's own classes, made from their description without generated code."""
-    file = descriptor_pb2.FileDescriptorProto(name="oracle.proto", package="oracle", syntax="proto3")
-
-    def message(name: str, **fields: tuple[int, int, bool]) -> None:
-        described = file.message_type.add(name=name)
-        for field, (number, kind, repeated) in fields.items():
-            label = Field.LABEL_REPEATED if repeated else Field.LABEL_OPTIONAL
-            of_message = ".oracle.Aggregate" if kind == Field.TYPE_MESSAGE else None
-            described.field.add(name=field, number=number, type=kind, label=label, type_name=of_message)
-
-    integer, double, text = Field.TYPE_INT64, Field.TYPE_DOUBLE, Field.TYPE_STRING
-    message("DataChunk", time_delta=(1, integer, True), value=(2, double, True))
-    # An enum is an int32 on the wire; int64 here keeps the description short.
-    message(
-        "HistoryRequest",
-        start_time=(1, integer, False),
-        end_time=(2, integer, False),
-        interval_max=(3, integer, False),
-        type=(4, integer, False),
-    )
-    message(
-        "Aggregate",
-        minimum=(1, double, False),
-        maximum=(2, double, False),
-        sum=(3, double, False),
-        count=(4, Field.TYPE_UINT64, False),
-        integral=(5, double, False),
-        active_time=(6, integer, False),
-    )
-    message(
-        "HistoryResponse",
-        metric=(1, text, False),
-        time_delta=(2, integer, True),
-        value_min=(3, double, True),
-        value_max=(4, double, True),
-        value_avg=(5, double, True),
-        aggregate=(6, Field.TYPE_MESSAGE, True),
-        value=(7, double, True),
-        error=(8, text, False),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    names = [described.name for described in file.message_type]
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"oracle.{name}")) for name in names}
-
-
-ORACLE = oracle()
-
-
-def deltas(times: Sequence[int]) -> list[int]:
-    """As MetricQ's clients compute them, in the arithmetic of int64."""
-    return [(b - a + 2**63) % 2**64 - 2**63 for a, b in zip([0, *times], times, strict=False)]
-
-
-def varint(number: int) -> bytes:
-    packed = b""
-    while number > 127:
-        packed += bytes([number & 127 | 128])
-        number >>= 7
-    return packed + bytes([number])
-
-
-def field(number: int, kind: int, payload: bytes) -> bytes:
-    length = varint(len(payload)) if kind == 2 else b""
-    return varint(number << 3 | kind) + length + payload
 
 
 def test_the_bytes_of_a_data_chunk_are_fixed() -> None:
@@ -289,133 +209,6 @@ def test_a_group_becomes_one_chunk_per_metric_with_the_same_times() -> None:
         ("a", encode_data_chunk(times, [1.0, 2.0])),
         ("b", encode_data_chunk(times, [3.0, math.nan])),
     ]
-
-
-REQUESTS = st.builds(
-    HistoryRequest, start_time=INT64, end_time=INT64, interval_max=INT64, type=st.sampled_from(RequestType)
-)
-AGGREGATES = st.builds(
-    Aggregate,
-    minimum=st.floats(),
-    maximum=st.floats(),
-    sum=st.floats(),
-    count=UINT64,
-    integral=st.floats(),
-    active_time=INT64,
-)
-
-
-@st.composite
-def responses(draw: st.DrawFn) -> HistoryResponse:
-    """Answers of all three kinds, and none."""
-    times = array("q", draw(TIMES))
-    column = st.lists(st.floats(), min_size=len(times), max_size=len(times)).map(lambda values: array("d", values))
-    metric, error = draw(st.text(max_size=5)), draw(st.text(max_size=5))
-    match draw(st.sampled_from(["values", "aggregates", "old", "nothing"])):
-        case "values":
-            return HistoryResponse(metric=metric, error=error, times=times, values=draw(column))
-        case "aggregates":
-            some = draw(st.lists(AGGREGATES, min_size=len(times), max_size=len(times)))
-            return HistoryResponse(metric=metric, error=error, times=times, aggregates=tuple(some))
-        case "old":
-            lowest, highest, mean = draw(column), draw(column), draw(column)
-            return HistoryResponse(
-                metric=metric, error=error, times=times, value_min=lowest, value_max=highest, value_avg=mean
-            )
-        case _:
-            return HistoryResponse(metric=metric, error=error)
-
-
-def fields_of(message: object) -> dict[str, Any]:
-    return {name: getattr(message, name) for name in message.__slots__}  # type: ignore[attr-defined]
-
-
-@given(REQUESTS)
-@example(HistoryRequest())
-def test_a_history_request_is_what_protobuf_makes_of_it(request: HistoryRequest) -> None:
-    body = encode_history_request(request)
-    assert body == ORACLE["HistoryRequest"](**fields_of(request)).SerializeToString()
-    assert decode_history_request(body) == request
-
-
-@given(responses())
-def test_a_history_response_is_what_protobuf_makes_of_it(response: HistoryResponse) -> None:
-    expected = ORACLE["HistoryResponse"](
-        metric=response.metric,
-        time_delta=deltas(response.times),
-        value_min=response.value_min,
-        value_max=response.value_max,
-        value_avg=response.value_avg,
-        aggregate=[ORACLE["Aggregate"](**fields_of(aggregate)) for aggregate in response.aggregates],
-        value=response.values,
-        error=response.error,
-    )
-    body = encode_history_response(response)
-    assert body == expected.SerializeToString()
-    again = decode_history_response(body)
-    assert encode_history_response(again) == body  # as bytes, because NaN is not equal to itself
-    assert (again.metric, again.times, again.error) == (response.metric, response.times, response.error)
-    assert [one.count for one in again.aggregates] == [one.count for one in response.aggregates]
-
-
-@given(st.binary())
-def test_any_bytes_are_a_history_message_or_a_bad_frame(body: bytes) -> None:
-    with contextlib.suppress(BadFrame):
-        decode_history_request(body)
-    with contextlib.suppress(BadFrame):
-        decode_history_response(body)
-
-
-@given(responses(), st.data())
-def test_a_damaged_history_response_is_read_as_protobuf_reads_it_or_refused(
-    response: HistoryResponse, data: st.DataObject
-) -> None:
-    body = bytearray(encode_history_response(response) or b"\0")
-    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(BadFrame):
-        again = decode_history_response(bytes(body))
-        expected = ORACLE["HistoryResponse"].FromString(bytes(body))
-        assert (again.metric, again.error) == (expected.metric, expected.error)
-        assert again.values.tobytes() == array("d", expected.value).tobytes()
-        assert [(one.count, one.active_time) for one in again.aggregates] == [
-            (one.count, one.active_time) for one in expected.aggregate
-        ]
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (field(4, 0, b"\4"), "4 is not a type of history request; 0 to 3 are"),
-        (field(4, 0, b"\xff" * 9 + b"\1"), "-1 is not a type of history request"),
-        (field(1, 2, b"\1"), "field 1 has wire type 2, not 0"),
-        (field(1, 0, b"\x81"), "within the number before byte 2"),
-    ],
-)
-def test_a_bad_history_request_is_refused(body: bytes, message: str) -> None:
-    with pytest.raises(BadFrame, match=message):
-        decode_history_request(body)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (field(1, 2, b"\xff"), "a text that is not UTF-8"),
-        (field(2, 2, b"\5"), "1 times for 0 values"),
-        (field(2, 2, b"\5") + field(7, 2, bytes(16)), "1 times for 2 values"),
-        (field(7, 2, bytes(8)), "0 times for 1 values"),
-        (field(2, 2, b"\5") + field(7, 2, bytes(8)) + field(6, 2, b"") * 2, r"columns of different lengths: \[1, 2\]"),
-        (field(2, 2, b"\5") + field(6, 2, b"\x09" + bytes(7)), "field 1 is cut off: 1 bytes are missing"),
-        (field(2, 2, b"\5\0") + field(6, 2, b"") * 2, "times do not strictly increase"),
-    ],
-)
-def test_a_bad_history_response_is_refused(body: bytes, message: str) -> None:
-    with pytest.raises(BadFrame, match=message):
-        decode_history_response(body)
-
-
-def test_an_error_needs_no_points() -> None:
-    response = HistoryResponse(metric="a.b", error="no such metric")
-    assert decode_history_response(encode_history_response(response)) == response
 
 
 def test_the_oracle_itself_refuses_what_is_cut_off() -> None:

@@ -24,7 +24,9 @@ async def test_everything_survives_a_restart(path: str) -> None:
         first = await registry.set_config("sink-a", {"rate": 1}, "tool")
         second = await registry.set_config("sink-a", {"rate": 2.5, "text": "ü"}, "person")
         await registry.add_sink("sink-a")
-        await registry.add_historic(["web1.a", "web9.later"])
+        await registry.keep("sink-a", ["web1.a", "web9.later"])
+        await registry.keep("sink-b", ["web1.a", "web1.b"])
+        await registry.forget("sink-b", ["web1.b", "unknown"])
     async with Registry.open(path) as registry:
         assert registry.metrics == {
             "web1.a": MetricEntry(owner="source-a", metadata={"unit": "V", "nested": {"x": [1, None]}}),
@@ -34,7 +36,7 @@ async def test_everything_survives_a_restart(path: str) -> None:
         assert [version.version for version in registry.configs["sink-a"]] == [1, 2]
         assert registry.config("sink-a") == {"rate": 2.5, "text": "ü"}
         assert registry.sinks == {"sink-a"}
-        assert registry.historic == {"web1.a", "web9.later"}
+        assert registry.kept == {"sink-a": {"web1.a", "web9.later"}, "sink-b": {"web1.a"}}
 
 
 async def test_what_was_never_set_is_empty(path: str) -> None:
@@ -45,11 +47,58 @@ async def test_what_was_never_set_is_empty(path: str) -> None:
 
 async def test_a_metric_that_is_declared_again_stays_historic(path: str) -> None:
     async with Registry.open(path) as registry:
-        await registry.add_historic(["web1.a"])
+        await registry.keep("sink-a", ["web1.a"])
         await registry.declare("source-a", {"web1.a": {"unit": "V"}})
         assert registry.metadata("web1.a") == {"unit": "V", "historic": True}
         await registry.declare("source-a", {"web1.a": {"unit": "A"}})
         assert registry.metadata("web1.a") == {"unit": "A", "historic": True}
+
+
+async def test_a_metric_is_historic_as_long_as_one_archive_keeps_it(path: str) -> None:
+    async with Registry.open(path) as registry:
+        for archive in ("sink-a", "sink-b"):
+            await registry.keep(archive, ["web1.a", "web1.b"])
+        await registry.forget("sink-a")
+        assert registry.is_historic("web1.a")
+        await registry.forget("sink-b", ["web1.a"])
+        assert not registry.is_historic("web1.a")
+        assert registry.is_historic("web1.b")
+        await registry.forget("unknown")
+    async with Registry.open(path) as registry:
+        assert {archive: metrics for archive, metrics in registry.kept.items() if metrics} == {"sink-b": {"web1.b"}}
+
+
+SCHEMA_1 = """
+CREATE TABLE metric (name TEXT PRIMARY KEY, owner TEXT NOT NULL, metadata TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sink (token TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE historic (metric TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE config (token TEXT, version INTEGER, config TEXT NOT NULL, set_ns INTEGER NOT NULL,
+                     set_by TEXT NOT NULL, PRIMARY KEY (token, version)) WITHOUT ROWID;
+INSERT INTO metric VALUES ('web1.a', 'source-a', '{"unit":"V"}');
+INSERT INTO sink VALUES ('sink-a');
+INSERT INTO historic VALUES ('web1.a'), ('web1.b');
+INSERT INTO config VALUES ('sink-a', 1, '{"rate":1}', 5, 'tool');
+PRAGMA application_id = 0x68627265;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_store_of_schema_1_is_brought_up_to_date_and_keeps_everything(path: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.executescript(SCHEMA_1)
+    connection.close()
+    for _ in range(2):
+        async with Registry.open(path) as registry:
+            assert registry.metadata("web1.a") == {"unit": "V", "historic": True}
+            assert (registry.sinks, registry.config("sink-a")) == ({"sink-a"}, {"rate": 1})
+            assert registry.kept == {"": {"web1.a", "web1.b"}}
+    async with Registry.open(path) as registry:
+        await registry.keep("sink-a", ["web1.a"])
+        await registry.forget("sink-a", ["web1.a"])
+        assert not registry.is_historic("web1.a")  # it is known by now whose it was
+        assert registry.is_historic("web1.b")
+    async with Registry.open(path) as registry:
+        assert registry.kept == {"": {"web1.b"}}
 
 
 async def test_in_memory_nothing_is_kept() -> None:
@@ -79,13 +128,13 @@ async def test_a_write_that_fails_changes_nothing_and_says_so(path: str) -> None
             registry.set_config("sink-a", {"rate": 2}, "tool"),
             registry.declare("source-b", {"web1.a": {}, "web1.b": {}}),
             registry.add_sink("sink-a"),
-            registry.add_historic(["web1.a"]),
+            registry.keep("sink-a", ["web1.a"]),
         ):
             with pytest.raises(StorageError, match=r"cannot write the store .*manager\.db: .*; nothing was changed"):
                 await attempt
         assert registry.config("sink-a") == {"rate": 1}
         assert registry.metrics == {"web1.a": MetricEntry(owner="source-a", metadata={"unit": "V"})}
-        assert (registry.sinks, registry.historic) == (set(), set())
+        assert (registry.sinks, registry.is_historic("web1.a")) == (set(), False)
         await registry._connection.execute_fetchall("PRAGMA query_only = OFF")
         assert (await registry.set_config("sink-a", {"rate": 3}, "tool")).version == 2
 

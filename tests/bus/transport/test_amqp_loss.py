@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from bus.errors import NotConnected, PublishFailed, Refused
+from bus.errors import NotConnected, PublishFailed, Refused, Unroutable
 from bus.transport import Binding, Consumption, Delivery, Exchange, Message, Queue, amqp_link, amqp_publisher
 from bus.transport.amqp import AmqpTransport
 from tests.bus.transport.amqp_lab import (
@@ -127,7 +127,8 @@ async def publish_to_nowhere(transport: AmqpTransport) -> None:
     """A publish that fails with its channel, and one that comes back."""
     absent = Message(body=b"", routing_key="key", exchange="absent")
     unroutable = Message(body=b"", routing_key="absent", mandatory=True)
-    assert await outcomes(transport.publish(message) for message in (absent, unroutable)) == {PublishFailed}
+    assert await outcomes([transport.publish(absent)]) == {PublishFailed}
+    assert await outcomes([transport.publish(unroutable)]) == {Unroutable}
 
 
 @pytest.mark.parametrize("used_before", [True, False], ids=["with a channel", "while it opens a channel"])

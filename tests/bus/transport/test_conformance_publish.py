@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from bus.errors import NotConnected, PublishFailed
+from bus.errors import NotConnected, PublishFailed, Unroutable
 from bus.transport import Exchange, Message, Queue
 from tests.bus.transport.lab import Lab, drain, listen, refused, send
 
@@ -71,7 +71,7 @@ async def test_binding_twice_is_binding_once(lab: Lab) -> None:
     transport = await lab.transport()
     queue, exchange = await lab.queue(transport, None, "a.#", "a.#")
     await transport.unbind(queue, exchange.name, "a.#")
-    with pytest.raises(PublishFailed):
+    with pytest.raises(Unroutable):
         await transport.publish(Message(body=b"x", exchange=exchange.name, routing_key="a", mandatory=True))
 
 
