@@ -74,6 +74,7 @@ class DiskSource(HostSource):
             "s",
             "mean time an operation took, queue included; not a number if there was none",
             scope="last",
+            details={"nan": "no operation"},
         ),
     )
 

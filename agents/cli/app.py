@@ -8,7 +8,8 @@ from typing import NoReturn
 import typer
 from typer.main import get_command
 
-from agents.cli import configs, exits, listing, log, points, query, start, up
+from agents.cli import check, configs, diff, exits, exporting, gaps, history, importing, listing, log, points, query, start, up
+from agents.cli import run as run_command
 from agents.cli.options import Verbose
 from bus.errors import HostbusError
 
@@ -31,7 +32,14 @@ up.register(app)
 start.register(app)
 listing.register(app)
 query.register(app)
+history.register(app)
 points.register(app)
+run_command.register(app)
+diff.register(app)
+gaps.register(app)
+check.register(app)
+exporting.register(app)
+importing.register(app)
 configs.register(app)
 
 

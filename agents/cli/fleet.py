@@ -5,7 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,11 @@ class Fleet:
         self._said: list[str] = []
         self._stop = asyncio.Event()
 
+    @property
+    def families(self) -> Sequence[Family]:
+        """Those that run, or are to run."""
+        return self._families
+
     # -- what runs -------------------------------------------------------------------------------------
 
     def _chosen(self) -> dict[str, KnownAgent]:
@@ -164,18 +169,16 @@ class Fleet:
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
         self._say_archive("archive")
-        await self._transport.open()
         waiting = asyncio.create_task(self._reload_on(hangup), name="reload")
         try:
-            await self._until_stopped(self._start())
+            await self._until_stopped(self.start())
             if self._order.duration_s is not None:
                 loop.call_later(self._order.duration_s, self._stop.set)
             with self._shown():
                 await self._until_stopped(self._summaries())
         finally:
             waiting.cancel()
-            await self._end()
-            await self._transport.aclose()
+            await self.aclose()
         self._say_remarks()
         self._say_archive("archived to")
 
@@ -189,6 +192,16 @@ class Fleet:
         await asyncio.gather(working, stopping, return_exceptions=True)
         if working.done() and not working.cancelled():
             working.result()
+
+    async def start(self) -> None:
+        """Start all, for who does not `run`: `aclose` must follow, even if this raises."""
+        await self._transport.open()
+        await self._start()
+
+    async def aclose(self) -> None:
+        """Stop all: when it returns, what was sampled is in the archive."""
+        await self._end()
+        await self._transport.aclose()
 
     async def _start(self) -> None:
         """The manager, then the archive, then the families; without the first two there is nothing to go on with."""

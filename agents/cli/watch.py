@@ -27,6 +27,8 @@ class FamilyWatch:
         self.family = family
         self._table = table
         self.points = 0
+        self.newest_ns = 0
+        """The time of the newest point."""
         self.newest: dict[str, float] = {}
         """By name without the source's prefix, in the order of the messages."""
         self._arrivals: deque[tuple[float, int]] = deque()
@@ -38,6 +40,7 @@ class FamilyWatch:
         prefix = message.routing_key + "."
         for chunk in frame.chunks():
             self.newest[chunk.metric.removeprefix(prefix)] = chunk.values[-1]
+            self.newest_ns = max(self.newest_ns, chunk.times[-1])
         self.points += frame.points
         self._arrivals.append((time.monotonic(), frame.points))
 
