@@ -12,8 +12,8 @@ WITH_PREFIXES = frozenset(("B", "B/s", "Bq", "Hz", "J", "V", "W", "bit", "bit/s"
 LABEL_COLUMNS = 9
 """How long a number beside an axis may be."""
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
-_MOST = 1e300
-"""Beyond, no axis is drawn: the length of one would not be a number."""
+_MOST, _LEAST = 1e300, 1e-280
+"""Beyond, the length of an axis would not be a number, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +32,26 @@ class ValueAxis:
 
 def value_axis(low: float, high: float, unit: str, most_ticks: int) -> ValueAxis:
     """An axis that holds both, with two ticks or more."""
-    low, high = max(-_MOST, low), min(_MOST, high)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        around = abs(high) / 2 or 1.0
-        low, high = low - (around if low else 0.0), high + around
-    step = _nice((high - low) / max(1, most_ticks))
-    first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
-    if last - first < 1:
-        first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    low, high = (min(_MOST, max(-_MOST, end)) for end in (low, high))
+    if high - low <= max(_LEAST, 1e-9 * max(abs(low), abs(high))):
+        low, high = (0.0, 1.0) if abs(high) < _LEAST else (low - abs(high) / 2, high + abs(high) / 2)
+    step, first, last = _indices(low, high, most_ticks)
     prefix = _prefix(max(abs(low), abs(high)), unit)
     scale = 1000.0**prefix
     ticks = [(index * step, _number(index * step / scale, step / scale)) for index in range(first, last + 1)]
     return ValueAxis(
-        low=min(low, first * step),
-        high=max(high, last * step),
-        ticks=ticks,
-        unit=_PREFIXES[prefix] + unit,
+        low=min(low, first * step), high=max(high, last * step), ticks=ticks, unit=_PREFIXES[prefix] + unit
     )
+
+
+def _indices(low: float, high: float, most: int) -> tuple[float, int, int]:
+    """A nice step, and which multiples of it are ticks: those in the range, or if need be the next beyond."""
+    coarse = _nice((high - low) / most)
+    for step in (coarse, _nice(coarse / 2.5)):
+        first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
+        if first < last:
+            return step, first, last
+    return step, first - 1, last + 1
 
 
 def time_ticks(start_ns: int, end_ns: int, offset: int, most: int) -> list[tuple[int, str]]:

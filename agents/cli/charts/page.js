@@ -118,7 +118,7 @@
       autosize: true, height: Math.max(420, PANEL_HEIGHT * units.length + 120),
       margin: { l: 72, r: 16, t: 8, b: 48 }, font: { color: text },
       paper_bgcolor: ground, plot_bgcolor: ground, modebar: { bgcolor: ground, color: grid, activecolor: text },
-      hovermode: "x unified", hoversubplots: "axis", hoverlabel: { bgcolor: dark.matches ? "#20262d" : "#ffffff" },
+      hovermode: "x unified", hoversubplots: "axis", hoverdistance: 60, hoverlabel: { bgcolor: dark.matches ? "#20262d" : "#ffffff" },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, showlegend: true,
       uirevision: "kept", // zoom and hidden metrics outlast a change of colours
       shapes: data.events.map(shape), annotations: data.events.map(label),
