@@ -19,7 +19,9 @@ from bus.rpc import Json
 from bus.sink import DurableSink
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
+from sinks.retention import DEFAULT_KEEP, Retention, span
 from sinks.sqlite.archive import SqliteArchive
+from sinks.sqlite.keeper import Keeper, Rules
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +54,27 @@ class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
     batch_age: Annotated[
         float, Meta(ge=0, le=60, description="store at the latest after so many seconds; more wears a disk less")
     ] = 5.0
+    hot: Annotated[
+        str,
+        Meta(description="how long points stay in plain rows, for any SQL; then they are packed; or forever"),
+    ] = "48h"
+    keep: Annotated[
+        dict[str, str],
+        Meta(description="how long to keep points (raw) and aggregates (10s, 1m, 10m, 1h, 1d); others forever"),
+    ] = msgspec.field(default_factory=lambda: dict(DEFAULT_KEEP))
+    keep_for: Annotated[
+        dict[str, dict[str, str]], Meta(description="the same for the metrics of a name or pattern")
+    ] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks the patterns. Raises ValueError."""
+        """Checks patterns and times. Raises ValueError."""
         for pattern in self.metrics:
             check_pattern(pattern)
+        self.rules()
+
+    def rules(self) -> Rules:
+        """What to keep, and how."""
+        return Rules(hot_ns=span(self.hot, "hot"), retention=Retention.load(self.keep, self.keep_for))
 
 
 class SqliteSink(DurableSink):
@@ -84,6 +102,7 @@ class SqliteSink(DurableSink):
         self.points_stored = 0
         self.size_bytes = 0
         self._archive: SqliteArchive | None = None  # None while it cannot be opened, too
+        self._keeper = Keeper(token, lambda: self._archive, config.rules())
         self._missing: list[MissingFrames] = []
         self._new_names = asyncio.Event()
         self._names = 0
@@ -102,6 +121,7 @@ class SqliteSink(DurableSink):
         """Join the bus and store what comes."""
         await super().start()
         self.start_task(self._describe_metrics(), name="ask for metadata")
+        self.start_task(self._keeper.run(), name="upkeep of the archive")
 
     async def teardown(self) -> None:
         """Close the archive."""
@@ -122,6 +142,7 @@ class SqliteSink(DurableSink):
         self.metrics = list(config.metrics)
         self.batch_points = config.batch_points
         self.batch_age_s = config.batch_age
+        self._keeper.rules = config.rules()
         await super().reconfigure(config)
 
     # -- points ----------------------------------------------------------------------------------------
@@ -142,6 +163,8 @@ class SqliteSink(DurableSink):
             await self._close()  # and open it again with the next attempt, which finds a file that was put right
             raise StorageBusy(str(error)) from error
         self._missing = []
+        for frame in frames:
+            self._keeper.stored(frame.groups)
         self.size_bytes = archive.size_bytes
         if archive.known_metrics != self._names:
             self._names = archive.known_metrics
