@@ -18,7 +18,7 @@ up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ct
 	@$(PYTHON) -m agents.cli up $(ARGS)
 
 test: .venv/.installed-dev ## Run all tests, on servers of their own
-	@.ci/server rabbitmq sshd node-exporter
+	@.ci/server rabbitmq sshd node-exporter chromium
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter; is the README's table up to date
