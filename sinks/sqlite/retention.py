@@ -39,17 +39,17 @@ class Expiry:
         stop_at = time.monotonic() + BUDGET_S
         removed = 0
         formed = rolled_to(connection)
-        while not self.is_done and (removed == 0 or time.monotonic() < stop_at):
+        while not self.is_done:
             metrics = connection.execute(
                 "SELECT id, name FROM metric WHERE id >= ? ORDER BY id LIMIT ?", (self._metric, METRICS_PER_QUERY)
             ).fetchall()
             self.is_done = not metrics
-            for metric, name in metrics:
-                self._metric = metric
-                removed += self._expire(connection, metric, name, formed)
-                if removed and time.monotonic() >= stop_at:
-                    return removed
-                self._metric = metric + 1
+            for self._metric, name in metrics:
+                while part := self._expire(connection, self._metric, name, formed):
+                    removed += part
+                    if time.monotonic() >= stop_at:
+                        return removed
+            self._metric += 1
         return removed
 
     def _expire(self, connection: sqlite3.Connection, metric: int, name: str, formed: Mapping[int, int]) -> int:

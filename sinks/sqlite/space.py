@@ -22,7 +22,9 @@ def vacuum_step(connection: sqlite3.Connection, spare_share: float = SPARE_SHARE
     spare = max(int(pragma(connection, "page_count") * spare_share), SPARE_PAGES if spare_share else 0)
     if free <= spare or pragma(connection, "auto_vacuum") != 2:
         return 0
-    connection.execute(f"PRAGMA incremental_vacuum({min(free - spare, PAGES_PER_STEP)})").fetchall()
+    for _ in range(min(free - spare, PAGES_PER_STEP)):
+        # However many are asked for, Python's sqlite3 stops at the first: it makes a row without columns for each.
+        connection.execute("PRAGMA incremental_vacuum(1)")
     return free - pragma(connection, "freelist_count")
 
 
