@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 
 from bus.errors import BadFrame
 from bus.frame import CONTENT_TYPE, Frame, decode_frame
@@ -24,10 +25,15 @@ class Intake:
 
     A batch is complete when it holds `batch_points` points or half the `prefetch` of messages (so that the
     broker goes on to send while it is worked off), or when it is old enough.
+
+    Args:
+        prefetch: messages that may be outstanding without an ack
+        on_arrival: is called with each frame as soon as it is decoded; must neither wait nor raise
     """
 
-    def __init__(self, prefetch: int) -> None:
+    def __init__(self, prefetch: int, on_arrival: Callable[[Frame], None] | None = None) -> None:
         self._prefetch = prefetch
+        self._on_arrival = on_arrival
         self._batch: Batch = []
         self._points = 0
         self._batch_points = sys.maxsize
@@ -45,6 +51,8 @@ class Intake:
         frame = self._decode(delivery)
         self._batch.append((delivery, frame))
         self._points += frame.points if frame is not None else 0
+        if self._on_arrival is not None and frame is not None:
+            self._on_arrival(frame)
         self._idle.clear()
         self._arrived.set()
         self._check_full()

@@ -103,6 +103,15 @@ async def test_a_chunk_of_metricq_is_a_frame_of_one_metric() -> None:
     assert points_in([frame]) == [("web1.cpu.usage", 0, 1.0), ("web1.cpu.usage", 1, 2.0)]
 
 
+async def test_a_frame_is_shown_when_it_arrives_not_when_its_batch_is_complete() -> None:
+    shown: list[int | None] = []
+    intake = Intake(400, lambda frame: shown.append(frame.sequence))
+    intake.on_delivery(delivery(1))
+    intake.on_delivery(Delivery(message=Message(body=b"garbage", routing_key="web1"), tag=2))
+    intake.on_delivery(delivery(3))
+    assert shown == [1, 3]
+
+
 async def test_garbage_has_no_frame_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake(400)
     good = frame_message("web1", {"web1.a": 1.0})
