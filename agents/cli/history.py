@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`agent history`: what an archive knows of metrics, as a table, for programs, as a chart or as a page."""
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -81,6 +82,8 @@ def history(
     from agents.cli.query import checked
     from bus.timestamp import Timestamp
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a °C or a description that the terminal cannot show
     if output is not Format.pretty and (plot or html):
         raise typer.BadParameter(f"--plot and --html are for people: leave out --format {output}")
     now = Timestamp.now()

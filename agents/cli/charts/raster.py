@@ -2,6 +2,8 @@
 """A picture made of characters: lines over shaded areas, in dots of braille or in plain ASCII."""
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 _BRAILLE = 0x2800
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -62,7 +64,10 @@ class Raster:
     def rows(self) -> list[list[tuple[str, str]]]:
         """From top to bottom, as (text, colour) from left to right."""
         return [
-            [(self._character(lines, areas), colour) for lines, areas, colour in zip(*row, strict=True)]
+            [
+                ("".join(self._character(lines, areas) for lines, areas, _ in same), colour)
+                for colour, same in groupby(zip(*row, strict=True), key=itemgetter(2))
+            ]
             for row in zip(self._lines, self._areas, self._colours, strict=True)
         ]
 

@@ -12,9 +12,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agents.cli import archives
-from bus.archive import Event
+from agents.cli import archives, history_rows
+from bus.archive import MIN_NS, Event
+from bus.chunk import MAX_NS
+from bus.timestamp import Timestamp
 from sinks.sqlite import open_archive
 from tests.agents.cli.conftest import Outcome
 from tests.agents.cli.recorded import NS, T0, record, time_zone, wave
@@ -180,6 +184,11 @@ def test_aggregates_are_read_page_by_page_and_come_to_the_same(show, monkeypatch
     assert len(whole.out.splitlines()) == 1 + 3600 // 7 + 1
 
 
+@given(st.integers(MIN_NS, MAX_NS))
+def test_times_are_written_as_everywhere_else(time_ns):
+    assert history_rows._iso(time_ns) == Timestamp(time_ns).isoformat()
+
+
 # -- charts -------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +286,23 @@ def test_points_that_are_too_many_for_a_chart_are_refused_with_what_will_do(show
     assert "--every points: there are 30000, but a chart takes 20000 a metric: --every 200ms will do" in one_line(
         done.err
     )
+
+
+@pytest.mark.parametrize("plot", [(), ("--plot",)])
+def test_an_output_that_can_show_only_ascii_gets_ascii(start_agent, monkeypatch, tmp_path, plot):
+    asyncio.run(_heat(tmp_path / "a.db"))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = start_agent("history", "web1.heat", *HOUR, "--archive", str(tmp_path / "a.db"), *plot)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out.isascii()
+    assert out.splitlines()[0] == "web1.heat [?C]"
+
+
+async def _heat(path: Path) -> None:
+    archive = await open_archive(str(path), "write")
+    await record(archive, "web1.heat", wave(60), unit="Cel")
+    await archive.aclose()
 
 
 def test_an_empty_archive_says_so(agent, monkeypatch, tmp_path):
