@@ -283,7 +283,7 @@ class Client(Agent):
         except (ConfigError, ValueError, KeyError) as error:
             logger.error("%s refused the configuration that the manager holds for it: %s", self.token, error)  # noqa: TRY400
 
-    async def _data_transport(self, address: str) -> Transport:
+    async def data_transport(self, address: str) -> Transport:
         """The transport for data, which a stock MetricQ network may keep on another server or virtual host."""
         url = data_url(self.url, address)
         if url == self.url:

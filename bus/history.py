@@ -69,7 +69,7 @@ class HistoryClient(Client):
         """Join the bus. Raises NotConnected if there is no manager."""
         await super().start()
         reply = await self.rpc("history.register", timeout=min(self._timeout_s, REGISTER_TIMEOUT_S))
-        self._data = await self._data_transport(str(reply.get("dataServerAddress", "")))
+        self._data = await self.data_transport(str(reply.get("dataServerAddress", "")))
         self._queue = str(reply["historyQueue"])
         self._archives = HistoryLink(self._data, self.token, exchange=str(reply["historyExchange"]), queue=self._queue)
         consumption = Consumption(queue=self._queue, on_delivery=self._archives.on_delivery)

@@ -8,7 +8,6 @@ Points never pass through it: it may be away, and everything that is set up goes
 import asyncio
 import logging
 import os
-import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
@@ -21,14 +20,13 @@ from bus.config import AgentConfig
 from bus.errors import ConfigError, HostbusError, PublishFailed, RpcError, RpcTimeout
 from bus.names import check_metric, check_token, is_pattern, matches
 from bus.queues import CHUNKS, DATA_SUFFIX, FRAMES, HISTORY, DataQueues, durable_name, history_name, live_name
-from bus.registry import Registry
+from bus.registry import Registry, matching
 from bus.rpc import Json, rpc_handler
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Binding, Queue, Transport
 
 logger = logging.getLogger(__name__)
 
-MAX_SELECTOR_LENGTH = 1000
 PUSH_TIMEOUT_S = 10.0
 MAX_EXPIRES_S = 4_294_967
 """RabbitMQ holds the time in 32 bits of milliseconds: 49 days."""
@@ -273,6 +271,12 @@ class Manager(Client):
         await self._registry.forget(from_token, names)
         return {"kept": len(self._registry.kept.get(from_token, ()))}
 
+    @rpc_handler("db.retain")
+    async def _retain_db(self, metrics: list[str], from_token: str) -> Json:
+        """The archive keeps none but these; what it said before may have been about another file."""
+        gone = self._registry.kept.get(from_token, set()) - set(metrics)
+        return await self._unsubscribe_db(list(gone), from_token)
+
     @rpc_handler("db.release")
     async def _release_db(self, from_token: str) -> Json:
         """The archive is gone for good: it keeps nothing."""
@@ -301,7 +305,7 @@ class Manager(Client):
         if historic:
             # Archives keep metrics, too, whose sources are long gone.
             known = set().union(*self._registry.kept.values())
-        chosen = _matching(known, selector)
+        chosen = matching(known, selector)
         found: dict[str, Json] = {}
         for name in sorted(chosen):
             about = self._registry.metadata(name)
@@ -318,7 +322,7 @@ class Manager(Client):
 
     @rpc_handler("get_configs")
     async def _get_configs(self, selector: str | list[str] | None = None) -> Json:
-        return {token: self._registry.config(token) for token in sorted(_matching(self._registry.configs, selector))}
+        return {token: self._registry.config(token) for token in sorted(matching(self._registry.configs, selector))}
 
     # -- configurations --------------------------------------------------------------------------------
 
@@ -382,18 +386,3 @@ def _name_in(item: Json, key: str) -> str:
     if not isinstance(name, str):
         raise RpcError(f"db.subscribe: metrics: each is a name, or an object with a {key!r}")
     return check_metric(name)
-
-
-def _matching(names: Collection[str], selector: str | list[str] | None) -> Collection[str]:
-    """The names that a regular expression finds, or that a list has, too. Raises RpcError for a bad one."""
-    if selector is None:
-        return names
-    if isinstance(selector, list):
-        return {name for name in selector if name in names}
-    if len(selector) > MAX_SELECTOR_LENGTH:
-        raise RpcError(f"the selector is too long: {len(selector)} characters, {MAX_SELECTOR_LENGTH} are allowed")
-    try:
-        pattern = re.compile(selector)
-    except re.error as error:
-        raise RpcError(f"selector {selector!r} is not a regular expression: {error}") from None
-    return {name for name in names if pattern.search(name)}

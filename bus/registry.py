@@ -7,14 +7,15 @@ All of it is held in memory too, for reading; a change is in the file before it 
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from bus.errors import StorageError
+from bus.errors import RpcError, StorageError
 from bus.rpc import Json
 from bus.timestamp import Timestamp
 
@@ -28,6 +29,7 @@ if logging.getLogger("aiosqlite").level == logging.NOTSET:
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 SCHEMA_VERSION = 2
+MAX_SELECTOR_LENGTH = 1000
 APPLICATION_ID = 0x68627265  # "hbre"
 
 _SCHEMA = """
@@ -230,3 +232,18 @@ class Registry:
             await self._write((statement, [row]))
             self.configs.setdefault(token, []).append(new)
         return new
+
+
+def matching(names: Collection[str], selector: str | list[str] | None) -> Collection[str]:
+    """The names that a regular expression finds, or that a list has, too. Raises RpcError for a bad one."""
+    if selector is None:
+        return names
+    if isinstance(selector, list):
+        return {name for name in selector if name in names}
+    if len(selector) > MAX_SELECTOR_LENGTH:
+        raise RpcError(f"the selector is too long: {len(selector)} characters, {MAX_SELECTOR_LENGTH} are allowed")
+    try:
+        pattern = re.compile(selector)
+    except re.error as error:
+        raise RpcError(f"selector {selector!r} is not a regular expression: {error}") from None
+    return {name for name in names if pattern.search(name)}

@@ -63,7 +63,7 @@ class Sink(Client, ABC):
         self._prefetch = prefetch
         self._selection = Selection()
         self._subscription: Json = {}
-        self._intake = Intake(prefetch)
+        self._intake = Intake(prefetch, self.on_arrival)
         self._consumers: list[Consumer] = []
         self._consuming = asyncio.Event()
         self._subscribing = asyncio.Lock()
@@ -93,6 +93,12 @@ class Sink(Client, ABC):
 
     async def on_data(self, metric: str, time: Timestamp, value: float) -> None:
         """One point."""
+
+    def on_arrival(self, frame: Frame) -> None:
+        """A frame has come, and waits for its batch; it may come again. For what must not wait: the newest values.
+
+        All of the frame, with metrics that nobody subscribed to. Must neither wait nor raise.
+        """
 
     async def on_gap(self, gap: Gap) -> None:
         """Frames are missing, or late. The default logs it."""
@@ -158,7 +164,7 @@ class Sink(Client, ABC):
             self._gaps.forget()
 
     async def _consume_data(self, queue: str, address: str) -> None:
-        transport = await self._data_transport(address)
+        transport = await self.data_transport(address)
         consumption = Consumption(queue=queue, on_delivery=self._intake.on_delivery, prefetch=self._prefetch)
         self._consumers.append(await self._consume(transport, consumption))
         self._consuming.set()

@@ -241,7 +241,7 @@ class Source(Client, ABC):
 
     async def _open_data(self, reply: Json) -> None:
         """Publish where, and in the way that, the manager says; what was sent before that is made anew."""
-        transport = await self._data_transport(str(reply.get("dataServerAddress", "")))
+        transport = await self.data_transport(str(reply.get("dataServerAddress", "")))
         frames = reply.get("frameExchange")
         if self._wire == "metricq" or not frames:
             self._outflow.use(MetricqEncoder(str(reply["dataExchange"]), self.token))

@@ -79,9 +79,7 @@ class Publisher:
                 wait=False,
             )
         except PublishError:
-            raise Unroutable(
-                f"no queue takes key {message.routing_key!r} on exchange {message.exchange!r}"
-            ) from None
+            raise Unroutable(f"no queue takes key {message.routing_key!r} on exchange {message.exchange!r}") from None
         except DeliveryError:
             raise PublishFailed(f"the broker did not take a message to exchange {message.exchange!r}") from None
         except asyncio.CancelledError:

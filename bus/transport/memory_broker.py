@@ -228,9 +228,7 @@ class MemoryBroker:
                     "it must be declared first"
                 )
             if not queues and message.mandatory:
-                raise Unroutable(
-                    f"no queue takes {message.routing_key!r} from exchange {message.exchange!r} at {self}"
-                )
+                raise Unroutable(f"no queue takes {message.routing_key!r} from exchange {message.exchange!r} at {self}")
             for queue in queues:
                 queue.put(message)
 

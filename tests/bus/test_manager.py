@@ -179,6 +179,9 @@ async def test_requests_go_to_the_archive_that_keeps_the_metric_until_it_says_th
         with pytest.raises(Unroutable):
             await ask("web1.a")
         assert list(await a.get_metrics(historic=True)) == ["web1.b", "web1.both"]
+        await b.rpc("db.subscribe", metrics=["web1.more", "web1.most"], data=False)
+        assert await b.rpc("db.retain", metrics=["web1.b", "web1.both", "unknown"]) == {"kept": 2}
+        assert list(await a.get_metrics(historic=True)) == ["web1.b", "web1.both"]
         await b.rpc("db.release")
         assert list(await a.get_metrics(historic=True)) == ["web1.both"]
         with pytest.raises(Unroutable):
@@ -350,7 +353,9 @@ async def test_get_metrics_filters_in_all_combinations_and_both_formats(tool: Cl
     await tool.rpc("source.declare_metrics", metrics=CATALOGUE)
     await tool.rpc("db.subscribe", metrics=KEPT)
     # What a source says of archives is not believed.
-    about = {name: {key: value for key, value in known.items() if key != "historic"} for name, known in CATALOGUE.items()}
+    about = {
+        name: {key: value for key, value in known.items() if key != "historic"} for name, known in CATALOGUE.items()
+    }
     about |= {name: {**about[name], "historic": True} for name in KEPT}
     combinations = itertools.product(
         (None, r"web\d\.cpu", "^web1", ["web2.mem.used", "web1.cpu.usage", "unknown"]),
