@@ -101,15 +101,14 @@ TRACES = """() => chart.data.map((trace) => ({
 }))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_a_browser_draws_lines_bands_holes_and_events(browser, tmp_path, scheme):
+async def test_a_browser_draws_lines_bands_holes_and_events(browser, tmp_path):
     file = tmp_path / "page.html"
     events = (
         Event(time=T0 + 90 * NS, label=EVIL, color="#ff0000", dash="dot"),
         Event(time=T0 - 60 * NS, end=T0 + 60 * NS, label="backup", color="rgb(0, 0, 255)", dash="no dash"),
     )
     write_page(file, picture(events=events))
-    async with watched(browser, scheme=scheme) as web:
+    async with watched(browser) as web:
         await web.page.goto(file.as_uri())
         await web.page.wait_for_selector("#chart .scatterlayer .trace")
         band, mean, line, alone = await web.page.evaluate(TRACES)
@@ -133,8 +132,6 @@ async def test_a_browser_draws_lines_bands_holes_and_events(browser, tmp_path, s
         assert "0, 0, 255" in styles
         shown = await web.page.locator("#chart .annotation-text").all_text_contents()
         assert sorted(shown) == sorted([EVIL[:27] + "…", "backup"])
-        ground = await web.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 29)")
         assert "owned" not in await web.page.title()
         assert web.errors == []
         assert web.requests == [file.as_uri()]
@@ -165,8 +162,11 @@ async def test_a_page_is_pointed_at_zoomed_thinned_out_and_recoloured(browser, t
         await until(web.page, "chart._fullData[2].visible === 'legendonly'")
         zoomed = await web.page.evaluate("chart._fullLayout.xaxis.range")
         whole = await web.page.evaluate("JSON.parse(document.getElementById('data').textContent).range")
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert await web.page.evaluate(ground) == "rgb(255, 255, 255)"
         await web.page.emulate_media(color_scheme="dark")
         await until(web.page, "chart._fullLayout.font.color === '#dce3ea'")
+        assert await web.page.evaluate(ground) == "rgb(20, 24, 29)"
         assert zoomed != whole
         assert await web.page.evaluate("chart._fullLayout.xaxis.range") == zoomed
         assert await web.page.evaluate("chart._fullData[2].visible") == "legendonly"
