@@ -129,16 +129,17 @@ class Buckets:
 
     def aggregate(self, values: array[float]) -> Iterator[Aggregate]:
         """The aggregates of one metric's values at these times. 1.5 µs a bucket."""
+        numbers = values.tolist()  # slices of a list make no new floats
         for start, begin, end, step, covered in self._plan:
-            part = values[begin:end]
+            part = numbers[begin:end]
             total = sum(part)
-            if total != total:  # there is a NaN, or infinities of both signs
+            if total - total != 0.0:  # there is a NaN, or an infinity
                 yield from self._without_nan(start, begin, part)
                 continue
             integral = total * step if step is not None else sum(map(mul, part, self._gaps[begin:end]))
             yield Aggregate(start, end - begin, total, min(part), max(part), part[0], part[-1], integral, covered)
 
-    def _without_nan(self, start: int, begin: int, part: array[float]) -> Iterator[Aggregate]:
+    def _without_nan(self, start: int, begin: int, part: list[float]) -> Iterator[Aggregate]:
         kept = [(value, self._gaps[begin + index]) for index, value in enumerate(part) if value == value]
         if kept:
             numbers = [value for value, _ in kept]
@@ -150,7 +151,7 @@ class Buckets:
                 max(numbers),
                 numbers[0],
                 numbers[-1],
-                sum(value * gap for value, gap in kept),
+                sum(value * gap for value, gap in kept if gap),  # for no time, not even infinity counts
                 sum(gap for _, gap in kept),
             )
 

@@ -51,17 +51,21 @@ class SqliteArchive:
     last insert.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int] = time.time_ns) -> None:
         self.path = database.path
         self.points_stored = 0
         self.size_bytes = database.size_bytes
         self.database = database
+        self._clock = clock
         self._writer = Writer()
 
     @classmethod
-    async def open(cls, path: str | Path, access: str = "write") -> Self:
-        """Open the archive at `path`: to ``write``, to ``read``, or to add ``events``. See `Database.open`."""
-        return cls(await Database.open(path, access))
+    async def open(cls, path: str | Path, access: str = "write", *, clock: Callable[[], int] = time.time_ns) -> Self:
+        """Open the archive at `path`: to ``write``, to ``read``, or to add ``events``. See `Database.open`.
+
+        `clock` is the time in ns, by which aggregates of what is over are formed.
+        """
+        return cls(await Database.open(path, access), clock)
 
     async def aclose(self) -> None:
         """Close the file; the last to close it moves the write-ahead log into it. May be called twice."""
@@ -92,7 +96,7 @@ class SqliteArchive:
 
         def work(connection: sqlite3.Connection) -> int:
             self.size_bytes = self.database.size_bytes
-            return self._writer.insert(connection, groups, missing, time.time_ns())
+            return self._writer.insert(connection, groups, missing, self._clock())
 
         stored = await self._writing(work)
         self.points_stored += stored

@@ -17,7 +17,7 @@ from random import Random
 from bus.frame import Group
 from sinks.sqlite.archive import SqliteArchive
 
-START_NS = 1_790_000_000 * 10**9
+LONG_AGO_NS = 1_790_000_000 * 10**9
 METRICS = 200
 
 
@@ -39,29 +39,39 @@ class InsertRate:
         return self.archive_per_s / self.plain_per_s
 
 
-def ticks(points: int, ticks_per_group: int) -> list[Group]:
+def ticks(points: int, ticks_per_group: int, start_ns: int) -> list[Group]:
     """Groups of 200 metrics at 1 Hz with values of one decimal, in the order of arrival; names are new objects."""
     random = Random(1)
     groups = []
     for first in range(0, points // METRICS, ticks_per_group):
-        times = array("q", [START_NS + (first + tick) * 10**9 for tick in range(ticks_per_group)])
+        times = array("q", [start_ns + (first + tick) * 10**9 for tick in range(ticks_per_group)])
         values = array("d", [round(random.random() * 100, 1) for _ in range(METRICS * ticks_per_group)])
         groups.append(Group(tuple(f"web1.bench.metric{index:03}" for index in range(METRICS)), times, values))
     return groups
 
 
 def measure(
-    *, ticks_per_group: int, batch_points: int, points: int = 400_000, rounds: int = 3, directory: Path | None = None
+    *,
+    ticks_per_group: int,
+    batch_points: int,
+    points: int = 400_000,
+    rounds: int = 3,
+    live: bool = True,
+    directory: Path | None = None,
 ) -> InsertRate:
-    """Insert the same batches into an archive and plainly into the same table, in turns; the best of `rounds`."""
-    groups = ticks(points, ticks_per_group)
+    """Insert the same batches into an archive and plainly into the same table, in turns; the best of `rounds`.
+
+    Live, the clock goes with the points, as it does for what agents send; else they are of the past.
+    """
+    start_ns = time.time_ns() // 10**9 * 10**9 if live else LONG_AGO_NS
+    groups = ticks(points, ticks_per_group, start_ns)
     size = max(1, batch_points // (METRICS * ticks_per_group))
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
     ours, plain = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=directory) as folder:
             plain.append(asyncio.run(_plain(Path(folder) / "plain.db", batches)))
-            ours.append(asyncio.run(_archive(Path(folder) / "archive.db", batches)))
+            ours.append(asyncio.run(_archive(Path(folder) / "archive.db", batches, live=live)))
     return InsertRate(
         ticks_per_group=ticks_per_group,
         batch_points=batch_points,
@@ -73,11 +83,13 @@ def measure(
     )
 
 
-async def _archive(path: Path, batches: Sequence[Sequence[Group]]) -> tuple[float, float]:
-    async with await SqliteArchive.open(path) as archive:
+async def _archive(path: Path, batches: Sequence[Sequence[Group]], *, live: bool) -> tuple[float, float]:
+    now_ns = time.time_ns()
+    async with await SqliteArchive.open(path, clock=lambda: now_ns) as archive:
         await archive.insert([Group(batches[0][0].metrics, array("q", [0]), array("d", [0.0] * METRICS))])
         wall, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
+            now_ns = batch[-1].times[-1] if live else now_ns
             await archive.insert(batch)
         return time.perf_counter() - wall, time.process_time() - cpu
 
