@@ -19,6 +19,7 @@ from bus.rpc import Json
 from bus.sink import DurableSink
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
+from sinks.history import HistoryService
 from sinks.retention import DEFAULT_KEEP, Retention, span
 from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.keeper import Keeper, Rules
@@ -80,6 +81,8 @@ class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
 class SqliteSink(DurableSink):
     """Archives metrics in one SQLite file: one transaction per batch, acknowledged after its commit.
 
+    What is in the file can be asked for over the bus (`bus.history.HistoryClient`).
+
     While the file cannot be written (full disk, another program's lock, the file removed), consumption pauses
     and the same points are tried again; the broker keeps the rest.
 
@@ -103,6 +106,7 @@ class SqliteSink(DurableSink):
         self.size_bytes = 0
         self._archive: SqliteArchive | None = None  # None while it cannot be opened, too
         self._keeper = Keeper(token, lambda: self._archive, config.rules())
+        self._history = HistoryService(self, lambda: SqliteArchive.open(self.config.path, "read"))
         self._missing: list[MissingFrames] = []
         self._new_names = asyncio.Event()
         self._names = 0
@@ -120,11 +124,13 @@ class SqliteSink(DurableSink):
     async def start(self) -> None:
         """Join the bus and store what comes."""
         await super().start()
+        self._history.begin()
         self.start_task(self._describe_metrics(), name="ask for metadata")
         self.start_task(self._keeper.run(), name="upkeep of the archive")
 
     async def teardown(self) -> None:
         """Close the archive."""
+        await self._history.aclose()
         await self._close()
         await super().teardown()
 
@@ -161,6 +167,7 @@ class SqliteSink(DurableSink):
             raise
         except StorageError as error:
             await self._close()  # and open it again with the next attempt, which finds a file that was put right
+            await self._history.reopen()
             raise StorageBusy(str(error)) from error
         self._missing = []
         for frame in frames:
@@ -169,6 +176,7 @@ class SqliteSink(DurableSink):
         if archive.known_metrics != self._names:
             self._names = archive.known_metrics
             self._new_names.set()
+            self._history.notice()
 
     async def on_gap(self, gap: Gap) -> None:
         """Remember what is missing; it is stored together with the frames that showed it."""
@@ -185,8 +193,13 @@ class SqliteSink(DurableSink):
         )
 
     def vital_signs(self) -> Json:
-        """Points stored, and the size of the archive in bytes."""
-        return {**super().vital_signs(), "pointsStored": self.points_stored, "archiveBytes": self.size_bytes}
+        """Points stored, the size of the archive in bytes, requests for history."""
+        return {
+            **super().vital_signs(),
+            **self._history.vital_signs(),
+            "pointsStored": self.points_stored,
+            "archiveBytes": self.size_bytes,
+        }
 
     async def _open(self) -> SqliteArchive:
         self._archive = archive = await SqliteArchive.open(self.config.path)
