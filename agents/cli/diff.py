@@ -105,15 +105,16 @@ async def _pairs(archive: "Archive", patterns: Sequence[str], old: "Span", new: 
     from bus.errors import HostbusError
 
     both: list[Mapping[str, Figures]] = []
-    for span in (old, new):
+    for span, other in ((old, new), (new, old)):
         chosen = await chosen_metrics(archive, patterns or [*old.patterns, *new.patterns] or ["#"])
         found = await all_figures(archive, chosen, span.event.time, span.end_ns)
         if not found:
             what = " ".join(patterns or span.patterns or ["any metric"])
             raise HostbusError(f"{span.name!r} ({span.began}) has no points of {what} in the archive")
-        # Of two hosts their metrics have different names.
-        prefix = f"{span.event.host}." if old.event.host != new.event.host else ""
-        both.append({name.removeprefix(prefix): figures for name, figures in found.items()})
+        if span.event.host != other.event.host:  # their metrics have different names
+            mine, others = f"{span.event.host}.", f"{other.event.host}."
+            found = {name.removeprefix(mine): one for name, one in found.items() if not name.startswith(others)}
+        both.append(found)
     first, second = both
     pairs = {name: (first.get(name), second.get(name)) for name in sorted({*first, *second})}
     return dict(sorted(pairs.items(), key=lambda item: -_change(item[1])))
@@ -167,7 +168,7 @@ def _lines(old: "Span", new: "Span", pairs: Mapping[str, Pair]) -> Iterator[str]
 
 def _rows(pair: Pair) -> Iterator[tuple[str, str, str, str, str]]:
     """The lines of one metric; the coverage where it is not complete."""
-    from agents.cli.quantity import amount, change, integral_amount
+    from agents.cli.quantity import amount, change, integral_amount, percent
 
     old, new = pair
     unit = _unit_of(pair)
@@ -183,7 +184,7 @@ def _rows(pair: Pair) -> Iterator[tuple[str, str, str, str, str]]:
         first, second = ("-" if one is None else told(of(one), unit) for one in pair)
         yield f"  {what}", first, second, difference, changed
     if old is None or new is None or min(old.coverage, new.coverage) < COMPLETE:
-        first, second = ("-" if one is None else f"{one.coverage:.0%}" for one in pair)
+        first, second = ("-" if one is None else percent(one.coverage) for one in pair)
         yield "  coverage", first, second, "", ""
 
 

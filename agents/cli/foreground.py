@@ -6,7 +6,9 @@ processes send to us is passed on. The kernel says which is which.
 """
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -84,10 +86,20 @@ class Foreground:
             self.interrupted.set()
 
 
+def check_command(command: str) -> None:
+    """Raises the OSError with which its start would fail, as far as that can be told before."""
+    if shutil.which(command) is None:
+        is_there = "/" in command and os.path.exists(command)
+        number = errno.EACCES if is_there else errno.ENOENT
+        raise OSError(number, os.strerror(number), command)
+
+
 def start_failure(command: str, error: OSError) -> tuple[int, str]:
     """The exit code for a command that cannot be started, and why in words."""
     if isinstance(error, FileNotFoundError):
+        if "/" not in command:
+            return NOT_FOUND, f"{command}: command not found"
         if os.path.exists(command):
             return NOT_FOUND, f"{command}: the program that its first line (#!) names is not there"
-        return NOT_FOUND, f"{command}: {'no such file' if '/' in command else 'command not found'}"
+        return NOT_FOUND, f"{command}: no such file"
     return NOT_EXECUTABLE, f"{command}: {error.strerror}"

@@ -65,7 +65,7 @@ async def holes(history: History, metric: str, rhythm: Rhythm, start_ns: int, en
         found += await _between_points(
             history, metric, hold, (max(start_ns, start - hold), min(end_ns, end + hold)), end_ns
         )
-    if found and found[0].start == start_ns and not await _has_points_before(history, metric, start_ns):
+    if found and found[0].start == start_ns and not await _has_points_before(history, metric, start_ns + 1):
         del found[0]
     return list(_without_islands(found, hold))
 

@@ -24,7 +24,7 @@ def scale(unit: str, magnitude: float) -> tuple[float, str]:
 
 
 def digits(value: float) -> str:
-    """Four digits that count, whole numbers up to seven digits whole; at most 9 characters."""
+    """Four digits that count, whole numbers up to seven digits whole; at most 10 characters."""
     if abs(value) >= 1e7 or 0 < abs(value) < 1e-4:
         return f"{value:.3g}"
     if abs(value) >= 1000:
@@ -34,8 +34,8 @@ def digits(value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A value with its unit, ``12.3 MB/s``."""
-    factor, scaled = scale(unit, value)
+    """A value with its unit, ``12.3 MB/s``; a count has none."""
+    factor, scaled = scale("" if unit == "1" else unit, value)
     return f"{digits(value / factor)} {scaled}".rstrip()
 
 
@@ -57,15 +57,20 @@ def integral_amount(value: float, unit: str) -> str:
     number, of = integral(value, unit)
     if of == "J" and abs(number) >= MANY_WH * JOULE_PER_WH:
         number, of = number / JOULE_PER_WH, "Wh"
-    return amount(number, "" if of == "1" else of)
+    return amount(number, of)
+
+
+def percent(part: float) -> str:
+    """A part of a whole: ``98 %``."""
+    return f"{part * 100:.0f} %"
 
 
 def change(old: float, new: float) -> str:
     """How much more or less, in %: ``+12.5 %``; "-" if there is nothing to compare with."""
     if not (isfinite(old) and isfinite(new)) or old == 0:
         return "0 %" if old == new else "-"
-    percent = (new - old) / abs(old) * 100
-    return f"{percent:+.1f} %" if abs(percent) < 1000 else f"{percent:+.3g} %"
+    more = (new - old) / abs(old) * 100
+    return f"{more:+.1f} %" if abs(more) < 1000 else f"{more:+.3g} %"
 
 
 def length(seconds: float) -> str:

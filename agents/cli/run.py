@@ -110,8 +110,8 @@ def run(
 ) -> None:
     """Run a command, and tell what it cost: mean, maximum and integral (energy of W) of metrics.
 
-    The report goes to stderr, or to --output; the span is recorded in the archive,
-    for 'agent diff'.
+    The report goes to stderr, or to --output; the span is recorded in the
+    archive, for 'agent diff'.
 
     If nobody writes the archive, this host is sampled for as long as the command
     runs, which then begins some two seconds later.
@@ -138,9 +138,13 @@ def run(
 
 async def _run(command: Sequence[str], label: str, sources: "Sources", output: Format, file: Path | None) -> int:
     from agents.cli.bundles import bundles
-    from agents.cli.foreground import SIGNALLED, Foreground
+    from agents.cli.foreground import SIGNALLED, Foreground, check_command
     from agents.cli.recording import recording
 
+    try:
+        check_command(command[0])
+    except OSError as error:
+        return _not_started(command[0], error)
     async with Foreground() as foreground:
         async with recording(sources, foreground.interrupted, say) as points:
             if foreground.interrupted.is_set():
@@ -156,11 +160,19 @@ async def _run(command: Sequence[str], label: str, sources: "Sources", output: F
     return code
 
 
+def _not_started(command: str, error: OSError) -> int:
+    """Say why a command cannot be started; the exit code that goes with it."""
+    from agents.cli.foreground import start_failure
+
+    code, why = start_failure(command, error)
+    say(why)
+    return code
+
+
 async def _measured(
     foreground: "Foreground", command: Sequence[str], label: str, sources: "Sources"
 ) -> "tuple[Span | None, int]":
     """Run the command and record its span: the span, None if it could not be started, and the exit code."""
-    from agents.cli.foreground import start_failure
     from agents.cli.localtime import clock, offset_s
     from agents.cli.spans import SOURCE, Span
     from bus.archive import Event
@@ -171,9 +183,7 @@ async def _measured(
     try:
         code = await foreground.run(command)
     except OSError as error:
-        code, why = start_failure(command[0], error)
-        say(why)
-        return None, code
+        return None, _not_started(command[0], error)
     event = Event(
         time=start_ns,
         end=max(time.time_ns(), start_ns + 1),  # the clock may have been set meanwhile
@@ -250,7 +260,7 @@ async def _report(span: "Span", sources: "Sources", output: Format, file: Path |
 
 def _lines(span: "Span", found: "dict[str, Figures]", patterns: Sequence[str]) -> list[str]:
     from agents.cli import columns
-    from agents.cli.quantity import digits, integral_amount, length, scale
+    from agents.cli.quantity import digits, integral_amount, length, percent, scale
 
     code = span.exit_code
     lines = [f"{span.event.label}: {length(span.duration_s)}, exit code {code}"]
@@ -260,7 +270,7 @@ def _lines(span: "Span", found: "dict[str, Figures]", patterns: Sequence[str]) -
     for name, of in found.items():
         factor, unit = scale(of.unit, max(abs(of.minimum), abs(of.maximum)))
         numbers = [digits(value / factor) for value in (of.minimum, of.mean, of.maximum)]
-        rows.append((name, unit, str(of.count), *numbers, integral_amount(of.integral, of.unit), f"{of.coverage:.0%}"))
+        rows.append((name, unit, str(of.count), *numbers, integral_amount(of.integral, of.unit), percent(of.coverage)))
     header = ("metric", "unit", "count", "min", "mean", "max", "integral", "cover")
     return [*lines, *columns.lines(header, rows, left=2)]
 
