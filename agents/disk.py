@@ -87,7 +87,8 @@ class DiskSource(HostSource):
         **options: Unpack[HostOptions],
     ) -> None:
         super().__init__(token, url, **options)
-        self._isolator: Isolator[str, os.statvfs_result] = Isolator(statvfs, name=f"{self.token}: statvfs")
+        self._statvfs = statvfs
+        self._isolator: Isolator[str, os.statvfs_result] = Isolator(name=f"{self.token}: statvfs")
         self._mount_words = DeviceWords(mount_word)
         self._device_words = DeviceWords()
         self._counters = Counters()
@@ -120,7 +121,7 @@ class DiskSource(HostSource):
 
     def _space(self) -> dict[str, float]:
         points = [mount.point for mount in self._current_mounts()]
-        outcomes = self._isolator.call_each(points, self.deadline_s / 4)
+        outcomes = self._isolator.call_each(self._statvfs, points, self.deadline_s / 4)
         reading: dict[str, float] = {}
         for point in points:
             word = self._mount_words[point]
@@ -129,7 +130,7 @@ class DiskSource(HostSource):
                 reading[names_of(word, ("responds",))[0]] = float(outcome is not None)
                 if outcome is None:
                     raise TimeoutError("it hangs")
-                if isinstance(outcome, OSError):
+                if isinstance(outcome, Exception):
                     raise outcome
                 reading.update(zip(names_of(word, SPACE), space(outcome), strict=False))
         return reading

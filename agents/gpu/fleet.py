@@ -59,8 +59,8 @@ class Fleet:
         self._roots = roots
         self._clock = clock
         self._nvml = Nvml()
-        self._opener: Isolator[str, int | NothingFound] = Isolator(self._open, name=f"{name}: NVML")
-        self._asker: Isolator[int, Answer] = Isolator(self._ask, name=f"{name}: GPU")
+        self._opener: Isolator[str, int | NothingFound] = Isolator(name=f"{name}: NVML")
+        self._asker: Isolator[int, Answer] = Isolator(name=f"{name}: GPU")
         self._gpus: dict[int, Gpu] = {}
         self._words: dict[str, str] = {}
         self._identities: dict[str, Identity] = {}
@@ -97,7 +97,7 @@ class Fleet:
         anew = self.is_ready and not self._asker.hung() and (driver != self._driver or self._may_return())
         kept = {} if anew else self._gpus
         how = "reopen" if anew else "open"
-        outcome = None if self._opener.hung() else self._opener.call_each([how], patience_s).get(how)
+        outcome = None if self._opener.hung() else self._opener.call_each(self._open, [how], patience_s).get(how)
         if isinstance(outcome, NothingFound):
             self._gpus = {}
             self._waiting_ns = 0
@@ -165,7 +165,7 @@ class Fleet:
         hung = self._asker.hung()
         self._round, self._sampling = this, self._samplers(gpus, this)
         asked = [index for index, gpu in gpus.items() if gpu.gone is None or this.again]
-        answers = self._asker.call_each(asked, this.patience_s)
+        answers = self._asker.call_each(self._ask, asked, this.patience_s)
         reports: dict[str, Report] = {}
         for index, gpu in sorted(gpus.items(), key=lambda item: item[1].identity is None):
             report = self._report(gpu, answers.get(index), hung=index in hung)
@@ -191,7 +191,7 @@ class Fleet:
         except Exception as error:  # noqa: BLE001  # an error in this thread would look as if the call hung
             return Answer(gone=error)
 
-    def _report(self, gpu: Gpu, answer: Answer | OSError | None, *, hung: bool) -> Report | None:
+    def _report(self, gpu: Gpu, answer: Answer | Exception | None, *, hung: bool) -> Report | None:
         """None if the GPU is only late: it hangs if it has not answered by the next round."""
         if isinstance(answer, Answer):
             return Report(gpu=gpu, answer=answer) if answer.gone is None else Report(gpu=gpu, error=answer.gone)

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+from agents.base.isolate import Isolator
 from agents.process.groups import Known
 from agents.process.procfs import DENIED, Stat, count_fds, knows_fd_counts, parse_io, parse_pss, read_bytes
-from agents.process.visits import Visits
+from agents.process.visits import isolator
 
 PSS_EVERY_S = 10.0
 PSS_SHARE = 0.002
@@ -34,16 +35,16 @@ class DetailReader:
     def __init__(self, proc: str, name: str) -> None:
         self._proc = proc
         self._by_size = knows_fd_counts(proc)
-        self._visits: Visits[int, Details] = Visits(f"{name}: details")
+        self._isolator: Isolator[int, Details] = isolator(f"{name}: details")
 
     @property
     def spent_s(self) -> float:
         """CPU time of the threads that read for it."""
-        return self._visits.spent_s
+        return self._isolator.spent_s
 
     def read(self, pids: Iterable[int], patience_s: float) -> dict[int, Details]:
         """The details of those processes that still live, and answer."""
-        found = self._visits.each(pids, self._details, patience_s)
+        found = self._isolator.call_each(self._details, pids, patience_s / 2)
         return {pid: details for pid, details in found.items() if isinstance(details, Details)}
 
     def _details(self, pid: int) -> Details:
@@ -115,7 +116,7 @@ class Shares:
 
     def __init__(self, proc: str, name: str) -> None:
         self._proc = proc
-        self._visits: Visits[int, None] = Visits(f"{name}: shares of memory")
+        self._isolator: Isolator[int, None] = isolator(f"{name}: shares of memory")
         self._credit_s = PSS_SHARE * PSS_EVERY_S
         self._now_s: float | None = None
 
@@ -126,7 +127,7 @@ class Shares:
             self._credit_s = min(self._credit_s + gained, PSS_SHARE * PSS_EVERY_S)
         self._now_s = now_s
         oldest_first = sorted(pids, key=lambda pid: known[pid].pss_read_s)
-        self._visits.each(oldest_first, lambda pid: self._read(pid, known[pid], now_s), patience_s)
+        self._isolator.call_each(lambda pid: self._read(pid, known[pid], now_s), oldest_first, patience_s / 2)
 
     def _read(self, pid: int, process: Known, now_s: float) -> None:
         """In a thread: one that comes late leaves what it read all the same."""

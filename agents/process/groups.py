@@ -12,9 +12,10 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta, field
 
+from agents.base.isolate import Isolator
 from agents.base.parts import Parts
 from agents.process.procfs import Stat, read_arguments, read_cgroups, read_program, unit_of
-from agents.process.visits import Visits
+from agents.process.visits import isolator
 from bus.config import AgentConfig
 from bus.names import clean_word
 
@@ -144,8 +145,8 @@ class Members:
         self._arguments = any(group.asks_arguments for group in self.groups)
         self._cgroups = any(group.asks_cgroups for group in self.groups)
         self._wanted_users = {group.user for group in self.groups if group.user}
-        self._identities: Visits[int, Identity] = Visits(f"{name}: who is who")
-        self._names: Visits[str, int] = Visits(f"{name}: users")
+        self._identities: Isolator[int, Identity] = isolator(f"{name}: who is who")
+        self._names: Isolator[str, int] = isolator(f"{name}: users")
 
     @property
     def spent_s(self) -> float:
@@ -174,7 +175,7 @@ class Members:
             elif now_s >= old.check_s and not stat.ended:
                 unknown.append(pid)
         visit = partial(self._identify, proc, processes)
-        for pid, who in self._identities.each(unknown, visit, patience_s).items():
+        for pid, who in self._identities.call_each(visit, unknown, patience_s / 2).items():
             if isinstance(who, Exception):  # it ended meanwhile
                 continue
             check_s = now_s + CHECK_AGAIN_S * (1 + pid % 16 / 16)  # not all at once
@@ -189,7 +190,7 @@ class Members:
         return tuple(group for group in self.groups if group.takes(who, self._users))
 
     def _identify(self, proc: str, processes: Mapping[int, Stat], pid: int) -> Identity:
-        """In a thread of `Visits`: reads what the groups ask for. Raises OSError if the process is gone."""
+        """In a thread: reads what the groups ask for. Raises OSError if the process is gone."""
         directory = f"{proc}/{pid}"
         stat = processes[pid]
         names, cmdline = [stat.name], ""
@@ -208,7 +209,7 @@ class Members:
         if not missing or now_s < self._users_at_s + USERS_AGAIN_S:
             return
         self._users_at_s = now_s
-        found = self._names.each(missing, user_number, patience_s)
+        found = self._names.call_each(user_number, missing, patience_s / 2)
         for name in missing:
             with self._parts(f"user {name}"):
                 number = found.get(name, TimeoutError("the list of users does not answer"))

@@ -104,7 +104,7 @@ class SensorsSource(HostSource):
         self.files = OpenFiles(limit=MAX_OPEN_FILES)
         self._read_once: ReadFile = read or read_once
         self._read_again: ReadFile = read or self.files.read
-        self._isolator: Isolator[str, None] = Isolator(self._visit, name=f"{self.token}: device")
+        self._isolator: Isolator[str, None] = Isolator(name=f"{self.token}: device")
         self._outcomes: deque[tuple[Device, Outcome]] = deque()
         self._devices: dict[str, Device] = {}
         self._proposals: dict[str, str] = {}
@@ -259,7 +259,7 @@ class SensorsSource(HostSource):
         keys = [key for key, device in devices.items() if not device.every_s or self.due(key, device.every_s)]
         if self._late_s:
             keys.sort(key=self._late_s.__contains__)
-        answered = self._isolator.call_each(keys, self.deadline_s / 4)
+        answered = self._isolator.call_each(self._visit, keys, self.deadline_s / 4)
         now_s = self.clock()
         for key in keys:
             if key not in answered:

@@ -76,7 +76,7 @@ class Content:
     failure: ValueError | None = None
 
 
-Outcome = Content | OSError
+Outcome = Content | Exception
 
 
 class Library:
@@ -93,17 +93,17 @@ class Library:
         self.entries = {file.path: file for file in sorted(files, key=lambda file: file.is_pattern)}
         self.crowded: frozenset[str] = frozenset()
         """The patterns that match more files than are read."""
-        self._isolator: Isolator[str, tuple[dict[str, Outcome], bool]] = Isolator(self._look, name=name)
+        self._isolator: Isolator[str, tuple[dict[str, Outcome], bool]] = Isolator(name=name)
         self._known: dict[str, dict[str, Outcome]] = {}
 
     def read(self, patience_s: float) -> dict[str, tuple[TextFile, Outcome]]:
         """What is in each file now, in at most twice `patience_s`. A file that is not there is an OSError."""
-        answers = self._isolator.call_each(self.entries, patience_s)
+        answers = self._isolator.call_each(self._look, self.entries, patience_s)
         found: dict[str, tuple[TextFile, Outcome]] = {}
         crowded = set()
         for path, file in self.entries.items():
             answer = answers.get(path) or TimeoutError("it hangs")
-            if isinstance(answer, OSError):
+            if isinstance(answer, Exception):
                 known = self._known.get(path, {}) if file.is_pattern else {path: answer}
                 outcomes: Mapping[str, Outcome] = dict.fromkeys(known, answer)
             else:

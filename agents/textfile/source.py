@@ -114,7 +114,7 @@ class TextfileSource(HostSource):
 
     async def _take_file(self, word: str, part: str, file: TextFile, outcome: Outcome) -> None:
         own = {f"{word}.up": 0.0}
-        if isinstance(outcome, OSError):
+        if isinstance(outcome, Exception):
             self.parts.failed(part, outcome)
             self.take(self.tick, own)
             return

@@ -35,25 +35,25 @@ def wait_until_none_hangs(isolator: "Isolator[str, str]") -> None:
 
 
 def test_each_key_gets_its_outcome_errors_included() -> None:
-    outcomes = Isolator(Mounts(), name="test").call_each(["/", "/forbidden", "/home"], 10)
+    outcomes = Isolator[str, str](name="test").call_each(Mounts(), ["/", "/forbidden", "/home"], 10)
     assert outcomes["/"] == "/ is fine"
     assert isinstance(outcomes["/forbidden"], PermissionError)
     assert outcomes["/home"] == "/home is fine"
 
 
 def test_no_keys_need_no_thread() -> None:
-    assert Isolator(Mounts(), name="test").call_each([], 10) == {}
+    assert Isolator[str, str](name="test").call_each(Mounts(), [], 10) == {}
 
 
 @pytest.mark.parametrize("dead", [["/a"], ["/b"], ["/c"], ["/a", "/b"], ["/b", "/c"], ["/a", "/c"]])
 def test_keys_that_hang_do_not_keep_the_others_from_the_same_round(dead: list[str]) -> None:
     mounts = Mounts(*dead)
-    isolator = Isolator(mounts, name="test")
+    isolator: Isolator[str, str] = Isolator(name="test")
     alive = {"/a", "/b", "/c"} - set(dead)
     try:
-        assert isolator.call_each(["/a", "/b", "/c"], 0.2).keys() == alive
+        assert isolator.call_each(mounts, ["/a", "/b", "/c"], 0.2).keys() == alive
         assert isolator.hung() == set(dead)
-        assert isolator.call_each(["/a", "/b", "/c"], 10).keys() == alive  # at once: the dead are left alone
+        assert isolator.call_each(mounts, ["/a", "/b", "/c"], 10).keys() == alive  # at once: the dead are left alone
         assert all(mounts.calls.count(point) == 1 for point in dead)
     finally:
         mounts.heal()
@@ -61,18 +61,18 @@ def test_keys_that_hang_do_not_keep_the_others_from_the_same_round(dead: list[st
 
 def test_a_key_whose_call_has_returned_is_asked_again() -> None:
     mounts = Mounts("/nfs")
-    isolator = Isolator(mounts, name="test")
-    assert isolator.call_each(["/nfs"], 0.05) == {}
+    isolator: Isolator[str, str] = Isolator(name="test")
+    assert isolator.call_each(mounts, ["/nfs"], 0.05) == {}
     mounts.heal()
     wait_until_none_hangs(isolator)
-    assert isolator.call_each(["/nfs"], 10) == {"/nfs": "/nfs is fine"}
+    assert isolator.call_each(mounts, ["/nfs"], 10) == {"/nfs": "/nfs is fine"}
 
 
 def test_threads_end_when_a_round_is_over_and_when_a_hang_is() -> None:
     mounts = Mounts("/nfs")
-    isolator = Isolator(mounts, name="isolated")
+    isolator: Isolator[str, str] = Isolator(name="isolated")
     for _ in range(5):
-        isolator.call_each(["/", "/nfs", "/home"], 0.1)
+        isolator.call_each(mounts, ["/", "/nfs", "/home"], 0.1)
     hanging = wait_for_threads(1)
     assert hanging[0].daemon
     mounts.heal()
