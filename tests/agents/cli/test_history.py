@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -327,3 +328,21 @@ def test_it_reads_what_agent_up_archived(agent, tmp_path):
     page = tmp_path / "page.html"
     assert agent("history", "*.load.#", "--archive", path, "--html", str(page)).code == 0
     assert agent("history", "*.load.1m", "--archive", path, "--plot").out.count("\n") > 8
+
+
+def test_over_the_bus_it_shows_what_the_archives_there_have(agent, start_agent, amqp_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
+    manager = start_agent("start", "manager")
+    assert any("manager works" in line for line in manager.stderr)
+    start_agent("start", "sqlite-sink", "--path", str(tmp_path / "a.db"))
+    start_agent("start", "load-source", "--prefix", "web1", "--period", "0.2")
+    deadline = time.monotonic() + 30
+    while (done := agent("history", "web1.load.1m", "--format", "json")).out.count("\n") < 3:
+        assert time.monotonic() < deadline, done
+    assert json.loads(done.out.splitlines()[0])["metric"] == "web1.load.1m"
+    assert agent("history", "web1.load.1m", "--every", "1s").out.startswith("web1.load.1m")
+    assert agent("history", "web1.load.#", "--html", str(tmp_path / "page.html")).code == 0
+    unknown = agent("history", "web1.load.2m")
+    assert "there is no metric web1.load.2m; did you mean web1.load." in unknown.err
+    nothing = agent("history", "web1.load.1m", "--from", "2020-01-01", "--to", "2020-01-02")
+    assert "the archive has web1.load.1m from 20" in nothing.err
