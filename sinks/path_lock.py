@@ -22,7 +22,7 @@ class PathLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._side = path.with_name(path.name + ".lock")
+        self._side = _side_of(path)
         try:
             self._descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -62,7 +62,33 @@ class PathLock:
                 raise
 
     def _holder(self) -> str:
-        words = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
-        if not words.isdecimal():
-            return "another process"  # it has the lock, and has not yet written its number
-        return "this process already" if int(words) == os.getpid() else f"process {words}"
+        return _holder(self._descriptor)
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds the lock on `path`, for people; None if nobody does, or it cannot be found out."""
+    try:
+        descriptor = os.open(_side_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _side_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _holder(descriptor: int) -> str:
+    words = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    if not words.isdecimal():
+        return "another process"  # it has the lock, and has not yet written its number
+    return "this process already" if int(words) == os.getpid() else f"process {words}"

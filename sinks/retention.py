@@ -40,10 +40,14 @@ class Retention:
     exceptions: tuple[tuple[str, Spans], ...] = ()
 
     @classmethod
-    def load(cls, keep: Keep = DEFAULT_KEEP, keep_for: Mapping[str, Keep] | None = None) -> Retention:
-        """From a configuration. Raises ValueError that names what is wrong and says what is right."""
-        usual = _filled(_spans(DEFAULT_KEEP, "keep"), (FOREVER,) * len(TIERS))
-        default = _filled(_spans(keep, "keep"), usual)
+    def load(
+        cls, keep: Keep = DEFAULT_KEEP, keep_for: Mapping[str, Keep] | None = None, *, usual: Keep = DEFAULT_KEEP
+    ) -> Retention:
+        """From a configuration; `usual` is for tiers that it does not mention, as far as they need not give way.
+
+        Raises ValueError that names what is wrong and says what is right.
+        """
+        default = _filled(_spans(keep, "keep"), _filled(_spans(usual, "usual"), (FOREVER,) * len(TIERS)))
         exceptions = []
         for pattern, other in (keep_for or {}).items():
             exceptions.append((check_pattern(pattern), _filled(_spans(other, f"keep_for[{pattern!r}]"), default)))

@@ -8,7 +8,23 @@ from typing import NoReturn
 import typer
 from typer.main import get_command
 
-from agents.cli import check, configs, diff, exits, exporting, gaps, history, importing, listing, log, points, query, start, up
+from agents.cli import (
+    archive,
+    check,
+    configs,
+    diff,
+    exits,
+    exporting,
+    gaps,
+    history,
+    importing,
+    listing,
+    log,
+    points,
+    query,
+    start,
+    up,
+)
 from agents.cli import run as run_command
 from agents.cli.options import Verbose
 from bus.errors import HostbusError
@@ -40,6 +56,7 @@ gaps.register(app)
 check.register(app)
 exporting.register(app)
 importing.register(app)
+archive.register(app)
 configs.register(app)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Report = Callable[[float, int], None]
-"""Takes the share that is done, 0 to 1, and the number of points so far."""
+"""Takes the share that is done, 0 to 1, and the number of points (or of what `bar` was told) so far."""
 
 
 @contextmanager
-def bar(label: str) -> Iterator[Report]:
+def bar(label: str, unit: str = "points") -> Iterator[Report]:
     """A bar while the block runs."""
     if not sys.stderr.isatty():
         yield lambda share, points: None
@@ -22,7 +22,7 @@ def bar(label: str) -> Iterator[Report]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[points]:,} points"),
+        TextColumn(f"{{task.fields[points]:,}} {unit}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Retention: what is older than it is kept for goes, from fine to coarse, in small steps.
 
-A tier goes by whole windows of 6 h (days of 1 d), so that what was compacted goes as it is. Nothing goes before
-the next coarser tier is formed of it.
+A tier goes by whole windows of 6 h, so that what was compacted goes as it is, and by whole buckets of the next
+coarser tier (1 h by days), so that readers know where it begins. Nothing goes before that one is formed of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sinks.sqlite.series import delete_orphans
 from sinks.sqlite.tiers import COARSER, FINEST, RAW, ROLLUPS
 
 ROWS_PER_DELETE = 10_000
+"""More than any tier has in the span by which it goes."""
 SERIES_PER_DELETE = 100
 BUDGET_S = 0.05
 """A step begins nothing else after that, because inserts wait for its end."""
@@ -73,12 +74,16 @@ def expire_step(connection: sqlite3.Connection, now_ns: int, retention: Retentio
     return Expiry(now_ns, retention).step(connection)
 
 
+def _unit(tier: int) -> int:
+    """The span by which a tier goes."""
+    return max(WINDOW_NS, ROLLUPS[min(tier + 1, len(ROLLUPS)) - FINEST.id].span_ns)
+
+
 def _end(tier: int, end: int, formed: Mapping[int, int]) -> int:
     """Up to when a tier goes, where nothing before `end` has to be kept."""
-    unit = WINDOW_NS if tier == RAW else max(WINDOW_NS, ROLLUPS[tier - FINEST.id].span_ns)
     if FINEST.id <= tier < COARSER[-1].id:
         end = min(end, formed[tier + 1])
-    return end // unit * unit
+    return end // _unit(tier) * _unit(tier)
 
 
 def _remove_rows(connection: sqlite3.Connection, metric: int, tier: int, end: int) -> int:
@@ -88,8 +93,9 @@ def _remove_rows(connection: sqlite3.Connection, metric: int, tier: int, end: in
         f"SELECT time FROM {table} WHERE {of} AND time < ? ORDER BY time LIMIT 1 OFFSET ?",
         (metric, end, ROWS_PER_DELETE),
     ).fetchone()
-    stop = end if further is None else further[0]
-    return connection.execute(f"DELETE FROM {table} WHERE {of} AND time < ?", (metric, stop)).rowcount
+    if further is not None:
+        end = further[0] if tier == RAW else further[0] // _unit(tier) * _unit(tier)
+    return connection.execute(f"DELETE FROM {table} WHERE {of} AND time < ?", (metric, end)).rowcount
 
 
 def _remove_series(connection: sqlite3.Connection, metric: int, tier: int, end: int) -> int:

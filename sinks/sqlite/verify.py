@@ -10,7 +10,6 @@ import random
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import isclose, nan
 
@@ -18,6 +17,7 @@ from bus.aggregates import Aggregate, Buckets, combine, gaps_before
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from bus.errors import StorageError
+from bus.maintenance import Finding, Progress
 from bus.timestamp import Timestamp
 from sinks.sqlite.blocks import unpack_columns, unpack_times
 from sinks.sqlite.compaction import WINDOW_NS, stored_buckets
@@ -28,23 +28,10 @@ from sinks.sqlite.tiers import COARSER, FINEST, RAW, Tier
 
 SAMPLES = 2
 """Windows per metric whose aggregates are compared, unless all are."""
-MOST_FINDINGS = 1000
-"""After that nothing more can be learned."""
-
-Progress = Callable[[int, int], None]
-"""Told how many metrics of how many have been looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong: where, and what."""
-
-    where: str
-    what: str
-
-
-def check(connection: sqlite3.Connection, progress: Progress, *, thorough: bool = False) -> Iterator[Finding]:
-    """What is wrong with an archive. The connection is in no transaction."""
+def check(connection: sqlite3.Connection, *, thorough: bool = False) -> Iterator[Finding | Progress]:
+    """What is wrong with an archive, and how far it was looked through. The connection is in no transaction."""
     yield from _guarded("the file", lambda: _check_file(connection, thorough=thorough))
     try:
         metrics = connection.execute("SELECT id, name FROM metric ORDER BY id").fetchall()
@@ -52,13 +39,12 @@ def check(connection: sqlite3.Connection, progress: Progress, *, thorough: bool 
         yield Finding("the table of metrics", f"cannot be read ({error})")
         return
     for number, (metric, name) in enumerate(metrics):
-        progress(number, len(metrics))
+        yield Progress(number / len(metrics), number, "metrics")
         connection.execute("BEGIN")
         try:
             yield from _guarded(name, lambda: _check_metric(connection, metric, name, thorough=thorough))  # noqa: B023
         finally:
             connection.execute("ROLLBACK")
-    progress(len(metrics), len(metrics))
 
 
 def _guarded(where: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -8,9 +8,10 @@ from array import array
 
 from bus.archive import read_points
 from bus.frame import Group
+from bus.maintenance import Finding
 from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.compaction import WINDOW_NS, compact_step
-from sinks.sqlite.verify import Finding, check
+from sinks.sqlite.verify import check
 
 S = 10**9
 H = 3600 * S
@@ -44,7 +45,7 @@ async def count(archive: SqliteArchive, table: str) -> int:
 
 async def findings(archive: SqliteArchive) -> list[Finding]:
     def work(connection: sqlite3.Connection) -> list[Finding]:
-        return list(check(connection, lambda _done, _all: None, thorough=True))
+        return [found for found in check(connection, thorough=True) if isinstance(found, Finding)]
 
     return await archive.database.run(work)
 
