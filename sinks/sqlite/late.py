@@ -7,12 +7,14 @@ import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
+from math import isinf
 
 from bus.aggregates import NS_PER_S, Buckets
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from sinks.sqlite import rollups
 from sinks.sqlite.reading import first_value_time, last_value_time, stored_points, time_before
+from sinks.sqlite.series import delete_orphans, overlapping
 from sinks.sqlite.tiers import COARSER, FINEST, ROLLUPS
 
 _MINUTE = COARSER[0]
@@ -85,10 +87,6 @@ def _merge(
     buckets = Buckets(fresh, [gaps[t] for t in fresh], FINEST.span_ns)
     parts = list(buckets.aggregate(array("d", [given[t] for t in fresh])))
     is_new = set(fresh)
-    connection.executemany(
-        rollups.MERGE,
-        [(*row, *_has_ends(connection, row, is_new, raw_from)) for row in rollups.rows(metric, parts, rolled)],
-    )
     changes = []
     previous: int | None = None
     for a, b in pairwise(line):
@@ -96,8 +94,38 @@ def _merge(
             previous = a
         elif b not in is_new and old[b] == old[b]:
             spoke_s = 0.0 if previous is None else _gap_s(previous, b, hold_ns)
-            changes.append((b, old[b], gaps[b] - spoke_s))
+            if gaps[b] != spoke_s:
+                changes.append((b, _change(old[b], gaps[b], spoke_s), gaps[b] - spoke_s))
+    _loosen(connection, metric, {part.time for part in parts} | {_bucket(time_ns) for time_ns, _, _ in changes})
+    connection.executemany(
+        rollups.MERGE,
+        [(*row, *_has_ends(connection, row, is_new, raw_from)) for row in rollups.rows(metric, parts, rolled)],
+    )
     connection.executemany(rollups.CORRECT, list(rollups.corrections(metric, changes, rolled)))
+
+
+def _loosen(connection: sqlite3.Connection, metric: int, starts: Set[int]) -> None:
+    """Make rows of the packed aggregates of some buckets, and of all in their series: only rows can be merged into.
+
+    The next compaction, which moves the late points too, packs them again.
+    """
+    newest = connection.execute(
+        "SELECT end FROM series WHERE metric = ? AND tier = ? ORDER BY start DESC LIMIT 1", (metric, FINEST.id)
+    ).fetchone()
+    loosened_to = MIN_NS
+    for start in sorted(starts):
+        if newest is None or not loosened_to <= start < newest[0]:
+            continue
+        for one in overlapping(connection, metric, FINEST.id, start, start + 1):
+            buckets = zip(one.times, map(int, one.columns[0]), *one.columns[1:], strict=True)
+            connection.executemany(rollups.APPEND, [(FINEST.id, metric, *bucket) for bucket in buckets])
+            connection.execute("DELETE FROM series WHERE id = ?", (one.id,))
+            delete_orphans(connection, (one.block,))
+            loosened_to = one.times[-1] + 1
+
+
+def _bucket(time_ns: int) -> int:
+    return time_ns // FINEST.span_ns * FINEST.span_ns
 
 
 def _has_ends(connection: sqlite3.Connection, row: rollups.Row, is_new: Set[int], raw_from: int) -> tuple[bool, bool]:
@@ -109,6 +137,11 @@ def _has_ends(connection: sqlite3.Connection, row: rollups.Row, is_new: Set[int]
     return first_value_time(connection, metric, start, end) in is_new, last_value_time(
         connection, metric, start, end
     ) in is_new
+
+
+def _change(value: float, speaks_s: float, spoke_s: float) -> float:
+    """What an integral gets more when a point speaks for another time. Infinity is the same for any."""
+    return 0.0 if isinf(value) and speaks_s and spoke_s else value * (speaks_s - spoke_s)
 
 
 def _gap_s(earlier_ns: int, later_ns: int, hold_ns: int) -> float:

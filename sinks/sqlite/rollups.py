@@ -106,12 +106,12 @@ def rows(metric: int, parts: Sequence[Aggregate], rolled: Mapping[int, int]) -> 
 def corrections(
     metric: int, changes: Iterable[tuple[int, float, float]], rolled: Mapping[int, int]
 ) -> Iterator[tuple[float, float, int, int, int]]:
-    """Parameters of `CORRECT` for (time, value, s more that its point speaks for), in all tiers that have it."""
-    for time_ns, value, seconds in changes:
+    """Parameters of `CORRECT` for (time, more value x s, more s of its point), in all tiers that have it."""
+    for time_ns, integral, seconds in changes:
         for tier in ROLLUPS:
             start = time_ns // tier.span_ns * tier.span_ns
             if tier is FINEST or start + tier.span_ns <= rolled[tier.id]:
-                yield (value * seconds, seconds, tier.id, metric, start)
+                yield (integral, seconds, tier.id, metric, start)
 
 
 def cascade(connection: sqlite3.Connection, now_ns: int) -> None:

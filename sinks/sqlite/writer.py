@@ -8,7 +8,7 @@ the columns in which they arrived. All others (late, or delivered again) take th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from itertools import groupby
 from operator import lt
@@ -81,9 +81,14 @@ class Writer:
         self._make_ids(connection, sorted({name for names in by_metrics for name in names if name not in self.ids}))
         prompt: list[Family] = []
         others: list[Family] = []
+        ends: dict[int, int] = {}  # a metric may be in several families
         for names, its_groups in by_metrics.items():
             one = family(names, its_groups, self.ids)
-            (prompt if self._is_later(one) else others).append(one)
+            if self._is_later(one, ends):
+                prompt.append(one)
+                ends.update((metric, one.times[-1]) for metric, _ in one.columns)
+            else:
+                others.append(one)
         stored = self._append(connection, prompt)
         for one in others:
             for metric, values in one.columns:
@@ -105,10 +110,10 @@ class Writer:
             marks = ",".join("?" * len(some))
             self.ids.update(connection.execute(f"SELECT name, id FROM metric WHERE name IN ({marks})", some))
 
-    def _is_later(self, one: Family) -> bool:
-        """Whether the times increase, and begin after every point of these metrics; if so, remembers where they end."""
+    def _is_later(self, one: Family, ends: Mapping[int, int]) -> bool:
+        """Whether the times increase, and begin after all points of these metrics, stored or in `ends`."""
         times, newest = one.times, self._newest
-        if any(newest.get(metric, MIN_NS) >= times[0] for metric, _ in one.columns):
+        if any(ends.get(metric, newest.get(metric, MIN_NS)) >= times[0] for metric, _ in one.columns):
             return False
         return len(times) == 1 or all(map(lt, times, times[1:]))
 
