@@ -6,14 +6,18 @@ of the span: the first point counts only from the begin, and the first one after
 the figures of a command that ran for half a period are those of that half period.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
 
 from agents.cli.quantity import integral
-from bus.aggregates import NS_PER_S, hold_ns
+from bus.aggregates import NS_PER_S, Aggregate, aggregate_points, hold_ns
 from bus.archive import History, read_points
+
+FEW = 10_000
+"""Points that may be read for one metric and span."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +82,11 @@ async def figures(
 ) -> Figures | None:
     """One metric over start_ns <= time <= end_ns; None if no point speaks for any of it.
 
-    Reads the aggregates of the span and the points at its two ends, however long it is.
+    Reads the aggregates of the span and the points at its two ends, however long it is; of a short one all points.
     """
     hold = hold_ns(about)
     sums = _Sums()
-    for whole in (await history.aggregates(metric, start_ns + 1, end_ns + 1)).rows():
+    for whole in await _whole(history, metric, start_ns, end_ns, hold):
         sums.take(whole.count, whole.sum, whole.minimum, whole.maximum)
         sums.cover(whole.integral, whole.covered)
     await _cut_begin(history, metric, start_ns, end_ns, hold, sums)
@@ -116,6 +120,22 @@ async def chosen_metrics(history: History, patterns: Iterable[str]) -> dict[str,
     for pattern in patterns:
         found.update(await history.metrics(pattern))
     return dict(sorted(found.items()))
+
+
+async def _whole(history: History, metric: str, start_ns: int, end_ns: int, hold: int) -> list[Aggregate]:
+    """One aggregate of start_ns < time <= end_ns, or none.
+
+    An archive aggregates by what it knows of a metric when its points come, and of a new one that is nothing: where
+    all points are still there, and they are few, they are what counts.
+    """
+    found = list((await history.aggregates(metric, start_ns + 1, end_ns + 1)).rows())
+    if not found or found[0].count > FEW:
+        return found
+    near = await read_points(history, metric, start_ns - hold, end_ns + 1)
+    first = bisect_right(near.times, start_ns)
+    before = near.times[first - 1] if first else None
+    exact = aggregate_points(near.times[first:], near.values[first:], previous_ns=before, hold_ns=hold)
+    return exact if exact and exact[0].count == found[0].count else found
 
 
 async def _cut_begin(history: History, metric: str, start_ns: int, end_ns: int, hold: int, sums: _Sums) -> None:

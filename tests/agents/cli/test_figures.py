@@ -4,6 +4,7 @@
 import math
 from array import array
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -57,11 +58,13 @@ def series(draw):
     return list(zip(times, values, strict=True)), start, start + draw(st.integers(1, 30 * NS))
 
 
-@given(series())
-async def test_the_figures_are_those_of_the_definition_cut_at_both_ends_of_the_span(drawn):
+@pytest.mark.parametrize("few", [0, 10_000])
+@given(drawn=series())
+async def test_the_figures_are_those_of_the_definition_cut_at_both_ends_of_the_span(few, drawn):
     points, start, end = drawn
     count, integral, covered = by_definition(points, start, end, hold_ns(ABOUT))
-    found = await figures(await archive_of(points), "a.power", ABOUT, start, end)
+    with mock.patch("agents.cli.figures.FEW", few):  # by aggregates, and by points
+        found = await figures(await archive_of(points), "a.power", ABOUT, start, end)
     if not count:
         assert found is None
         return
@@ -75,6 +78,19 @@ async def test_a_command_that_ran_between_two_ticks_has_the_figures_of_its_part(
     points = [(10 * NS, 50.0), (11 * NS, 60.0), (12 * NS, 80.0)]
     found = await figures(await archive_of(points), "a.power", ABOUT, 11 * NS + NS // 4, 11 * NS + 3 * NS // 4)
     assert (found.count, found.mean, found.integral, found.coverage) == (1, 80.0, 40.0, 1.0)
+
+
+async def test_a_metric_of_which_the_archive_learned_too_late_is_not_covered_where_it_was_silent():
+    class Late(MemoryArchive):
+        async def aggregates(self, metric, start_ns, end_ns, every_ns=None):
+            self._metadata = {}
+            return await super().aggregates(metric, start_ns, end_ns, every_ns)
+
+    archive = Late()
+    times = array("q", [second * NS for second in (10, 11, 51, 52, 53)])
+    await archive.insert([Group(("a.power",), times, array("d", [5.0] * 5))])
+    found = await figures(archive, "a.power", ABOUT, 10 * NS, 53 * NS)
+    assert (found.count, found.covered_s, found.integral) == (4, 3.0, 15.0)
 
 
 async def test_half_of_a_span_without_points_is_half_covered_and_does_not_change_the_mean():
