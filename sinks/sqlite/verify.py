@@ -184,14 +184,14 @@ def _check_coarser(
     """The formed aggregates of a tier, and those of the next finer one."""
     unit = max(WINDOW_NS, tier.span_ns)
     finer = tier.id - 1
-    oldest, newest = connection.execute(
-        "SELECT min(time), max(time) FROM rollup WHERE tier = ? AND metric = ?", (tier.id, metric)
+    (oldest,) = connection.execute(
+        "SELECT min(time) FROM rollup WHERE tier = ? AND metric = ?", (tier.id, metric)
     ).fetchone()
-    first_finer = _first(connection, metric, finer)
+    first_finer, last_finer = _ends(connection, metric, finer)
     if oldest is None or first_finer is None:
         return
     begin = max(oldest, -(-first_finer // unit) * unit)
-    starts = range(begin // unit * unit, newest + 1, unit)
+    starts = range(begin // unit * unit, min(last_finer + 1, formed_to), unit)
     for start in starts if thorough or len(starts) <= SAMPLES else random.sample(starts, SAMPLES):
         end = min(start + unit, formed_to)
         parts = _buckets(connection, metric, finer, start, end)
@@ -204,14 +204,15 @@ def _check_coarser(
                 yield _finding(name, tier, time_ns, f"covers {covered:.3f} s, not {wanted:.3f} s")
 
 
-def _first(connection: sqlite3.Connection, metric: int, tier: int) -> int | None:
-    """The time of the oldest aggregate of a tier."""
-    (found,) = connection.execute(
-        "SELECT min(coalesce((SELECT min(time) FROM rollup WHERE tier = ?1 AND metric = ?2), ?3), "
-        "coalesce((SELECT min(start) FROM series WHERE tier = ?1 AND metric = ?2), ?3))",
-        (tier, metric, MAX_NS),
+def _ends(connection: sqlite3.Connection, metric: int, tier: int) -> tuple[int | None, int]:
+    """The times of the oldest and the newest aggregate of a tier."""
+    first, last = connection.execute(
+        "SELECT min(first), max(last) FROM (SELECT min(time) AS first, max(time) AS last FROM rollup "
+        "WHERE tier = ?1 AND metric = ?2 UNION ALL SELECT min(start), max(end) - 1 FROM series "
+        "WHERE tier = ?1 AND metric = ?2)",
+        (tier, metric),
     ).fetchone()
-    return None if found == MAX_NS else int(found)
+    return first, MIN_NS if last is None else last
 
 
 def _buckets(connection: sqlite3.Connection, metric: int, tier: int, start: int, end: int) -> list[Aggregate]:
