@@ -15,7 +15,7 @@ from itertools import islice
 
 from bus.archive import History
 from bus.client import HIGHEST_BACKOFF_S, LOWEST_BACKOFF_S, REGISTER_TIMEOUT_S, Client
-from bus.errors import HostbusError, StorageBusy, StorageError, gist
+from bus.errors import HostbusError, NotConnected, PublishFailed, StorageBusy, StorageError, gist
 from bus.frame import MAX_FRAME_BYTES
 from bus.history_wire import (
     HistoryRequest,
@@ -35,6 +35,8 @@ AT_ONCE = 4
 PREFETCH = 64
 ACK_HEAD_START_S = 0.1
 ANSWER_TIMEOUT_S = 30.0
+REPLY_PATIENCE_S = 10.0
+REPLY_RETRY_S = 0.2
 NAMES_PER_REQUEST = 1000
 GATHER_S = 1.0
 """New metrics come in crowds: the manager is told of all of them together."""
@@ -249,18 +251,28 @@ class HistoryService:
             raise
 
     async def _reply(self, transport: Transport, request: Message, body: bytes) -> None:
+        reply = Message(
+            body=body,
+            routing_key=request.reply_to,
+            correlation_id=request.correlation_id,
+            app_id=self._agent.token,
+        )
         try:
-            await transport.publish(
-                Message(
-                    body=body,
-                    routing_key=request.reply_to,
-                    correlation_id=request.correlation_id,
-                    app_id=self._agent.token,
-                )
-            )
-        except HostbusError as error:
-            # The connection is gone, and with it the request: the broker delivers it again.
-            logger.warning("%s: an answer to %s was not sent: %s", self._agent.token, request.app_id, error)
+            async with asyncio.timeout(REPLY_PATIENCE_S):
+                # The request may have come in on a connection that was back before the one for publishing.
+                while not await self._is_sent(transport, reply):
+                    await asyncio.sleep(REPLY_RETRY_S)
+                    await transport.connected()
+        except TimeoutError:
+            logger.warning("%s: an answer to %s was not sent: no connection", self._agent.token, request.app_id)
+
+    async def _is_sent(self, transport: Transport, reply: Message) -> bool:
+        try:
+            await transport.publish(reply)
+        except (NotConnected, PublishFailed) as error:
+            logger.debug("%s: an answer was not sent, will try again: %s", self._agent.token, error)
+            return False
+        return True
 
 
 async def _encoded(response: HistoryResponse) -> bytes:

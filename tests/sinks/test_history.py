@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sys
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import AsyncIterator
@@ -20,7 +22,7 @@ from bus import history_link
 from bus.archive import MIN_NS, History, read_points
 from bus.chunk import MAX_NS, Chunk
 from bus.client import Client
-from bus.errors import NotArchived, RpcError, RpcTimeout, StorageBusy, StorageError
+from bus.errors import NotArchived, NotConnected, RpcError, RpcTimeout, StorageBusy, StorageError
 from bus.frame import Group
 from bus.history import HistoryClient
 from bus.history_wire import HistoryRequest, RequestType, decode_history_response, encode_history_request
@@ -437,6 +439,26 @@ async def test_a_request_that_waited_too_long_is_not_answered(
         assert agent.service.answered <= 1 + 4
 
 
+async def test_an_answer_is_sent_again_when_the_connection_for_publishing_comes_back_later_than_the_other(
+    quick_network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen when the broker was restarted: the request came in before an answer could go out, and was lost.
+    monkeypatch.setattr(history_module, "REPLY_RETRY_S", 0.01)
+    async with answering(quick_network, await filled([METRIC])) as agent, asking(quick_network) as client:
+        publish, failures = agent.transport.publish, 0
+
+        async def fails_at_first(message: Message) -> None:
+            nonlocal failures
+            if message.routing_key.endswith("-hrsp") and failures < 3:
+                failures += 1
+                raise NotConnected("not yet")
+            await publish(message)
+
+        monkeypatch.setattr(agent.transport, "publish", fails_at_first)
+        assert await client.history_last_value(METRIC)
+        assert failures == 3
+
+
 # -- deaths --------------------------------------------------------------------------------------------------
 
 
@@ -514,3 +536,25 @@ async def test_the_loop_is_not_held_up_by_a_long_answer(quick_network: str) -> N
         task.cancel()
         assert len(decode_history_response(raw.answers[0].message.body).times) == 300_000
         assert beats > 5
+
+
+async def test_the_example_shows_the_last_hour_minute_by_minute(amqp_url: str) -> None:
+    minute = (time.time_ns() - 600 * S) // MINUTE * MINUTE
+    archive = MemoryArchive()
+    times = array("q", range(minute, minute + 2 * MINUTE, S))
+    await archive.insert([Group((METRIC,), times, array("d", range(120)))])
+    async with Manager("manager", amqp_url), answering(amqp_url, archive):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).parents[2] / "examples" / "last_hour.py"),
+            "web1.*",
+            env={**os.environ, "HOSTBUS_SERVER": amqp_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, output
+    assert [line.split()[1:5] for line in output.decode().splitlines()] == [
+        [METRIC, "0", "30", "59"],
+        [METRIC, "60", "89.5", "119"],
+    ]
