@@ -22,6 +22,9 @@ Migration = Sequence[str | Callable[[sqlite3.Connection], None]]
 
 _AGGREGATE = "time, count, sum, minimum, maximum, first, last, integral, covered"
 
+# A sum over NULL, which is NaN (infinities of both signs), is NULL: SQLite's would pass over it.
+_SUM = "iif(count(fine.{0}) OVER bucket = count(*) OVER bucket, sum(fine.{0}) OVER bucket, NULL)"
+
 
 def _coming_view(tier: Tier) -> str:
     """The buckets of a tier that are not formed yet, from those of the next finer tier that are, or are coming too."""
@@ -31,9 +34,9 @@ def _coming_view(tier: Tier) -> str:
     whole = "(PARTITION BY fine.metric, fine.time / {span} ORDER BY fine.time ROWS BETWEEN UNBOUNDED PRECEDING AND "
     return (
         f"CREATE VIEW rollup_coming_{tier.id} (metric, {_AGGREGATE}) AS SELECT DISTINCT fine.metric, "
-        f"fine.time - fine.time % {tier.span_ns}, sum(fine.count) OVER bucket, sum(fine.sum) OVER bucket, "
+        f"fine.time - fine.time % {tier.span_ns}, sum(fine.count) OVER bucket, {_SUM.format('sum')}, "
         "min(fine.minimum) OVER bucket, max(fine.maximum) OVER bucket, first_value(fine.first) OVER bucket, "
-        "last_value(fine.last) OVER bucket, sum(fine.integral) OVER bucket, sum(fine.covered) OVER bucket "
+        f"last_value(fine.last) OVER bucket, {_SUM.format('integral')}, sum(fine.covered) OVER bucket "
         f"FROM tier JOIN ({finer}) AS fine ON fine.time >= tier.rolled_to WHERE tier.id = {tier.id} "
         f"WINDOW bucket AS {whole.format(span=tier.span_ns)}UNBOUNDED FOLLOWING)"
     )
