@@ -42,8 +42,12 @@ async def test_what_a_source_sends_is_asked_for_over_the_bus_while_more_comes(ne
 
         for second in range(100):
             source.tick(second, {"web1.a": float(second), "web1.b": 7.0})
+
+        async def knows(*metrics: str) -> bool:
+            return list(await client.metrics()) == list(metrics)
+
         await until(lambda: is_there(99))
-        assert sorted(await client.metrics()) == ["web1.a", "web1.b"]
+        await until(lambda: knows("web1.a", "web1.b"))
         assert (await client.metrics("web1.a"))["web1.a"]["unit"] == "W"
         start = Timestamp(START_NS)
         chunk = await client.history_raw_timeline("web1.a", start + Timedelta(10 * S), start + Timedelta(20 * S))
@@ -53,10 +57,7 @@ async def test_what_a_source_sends_is_asked_for_over_the_bus_while_more_comes(ne
         source.tick(100, {"web1.a": 100.0, "web1.b": 7.0, "web1.new": 1.0})
         await until(lambda: is_there(100))
 
-        async def knows_the_new_one() -> bool:
-            return "web1.new" in await client.metrics()
-
-        await until(knows_the_new_one)
+        await until(lambda: knows("web1.a", "web1.b", "web1.new"))
         assert await client.history_last_value("web1.new") == (start + Timedelta(100 * S), 1.0)
         signs = (await client.discover(0.5))["sink-sqlite"]
         assert signs["historyMetrics"] == 3
