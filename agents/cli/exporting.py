@@ -136,4 +136,4 @@ def _summary(job: "ExportJob", name: str, request: "Request") -> Iterator[str]:
     if request.server:
         yield "events are not told over the bus: they stay out (export from the archive itself with --archive)"
     for kind, count in job.left_out.items():
-        yield f"{count} {kind} stay out: {request.format} cannot hold them (jsonl can)"
+        yield f"{request.format} cannot hold {kind} ({count:,} here): jsonl can"

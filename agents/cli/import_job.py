@@ -104,7 +104,8 @@ class ImportJob:
     def summary(self) -> str:
         """What was done, in a line."""
         counts = self._counts
-        events = f"; {counts['events']:,} events" if counts["events"] else ""
+        count = counts["events"]
+        events = f"; {count:,} event{'s' if count > 1 else ''}" if count else ""
         gone_on = " (went on where it was interrupted)" if self.resumed else ""
         return f"{self.path}: {counts['points']:,} points, {counts['new']:,} of them new{events}{gone_on}"
 

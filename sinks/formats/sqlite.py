@@ -65,7 +65,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     except OSError as error:
         raise bad(path, "", f"cannot be read: {error.strerror}") from error
     has_log = path.with_name(path.name + "-wal").exists()
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{'' if has_log else '&immutable=1'}", uri=True)
+    where = f"file:{quote(str(path))}?mode=ro{'' if has_log else '&immutable=1'}"
+    # Batches are read one after the other, but each in another thread perhaps.
+    return sqlite3.connect(where, uri=True, check_same_thread=False)
 
 
 def _tables(path: Path) -> set[str]:

@@ -202,7 +202,7 @@ class PointLog:
             rest = lines.pop()
             for line in lines:
                 at += len(line) + 1
-                yield line, at
+                yield line + b"\n", at
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -217,13 +217,11 @@ class PointLog:
             offset += written
 
     def _aside(self) -> Path:
-        when = Timestamp(self.begun_ns).datetime
-        for number in range(1_000_000):
-            extra = f"-{number}" if number else ""
-            name = f"{self.path.stem}-{when:%Y%m%dT%H%M%SZ}{extra}{self.path.suffix}"
-            if not any(self.path.with_name(name + packed).exists() for packed in ("", ".gz")):
-                return self.path.with_name(name)
-        raise StorageError(f"{self.path.parent} holds a million files that were begun at {when}")
+        """A name that comes after those of all files that were put aside before, however many of them are left."""
+        when = f"{Timestamp(self.begun_ns).datetime:%Y%m%dT%H%M%SZ}"
+        same = [number for _, begun, number in _names_aside(self.path) if begun == when]
+        extra = f"-{max(same) + 1}" if same else ""
+        return self.path.with_name(f"{self.path.stem}-{when}{extra}{self.path.suffix}")
 
     @contextlib.contextmanager
     def _busy(self) -> Iterator[None]:
@@ -246,9 +244,15 @@ def tidy(path: Path, rotation: Rotation) -> None:
 
 def put_aside(path: Path) -> list[Path]:
     """The files that were put aside in favour of `path`, oldest first."""
+    return [file for file, _, _ in sorted(_names_aside(path), key=lambda one: one[1:])]
+
+
+def _names_aside(path: Path) -> Iterator[tuple[Path, str, int]]:
+    """(file, time at which it was begun, number within that second)."""
     name = re.compile(rf"{re.escape(path.stem)}-(\d{{8}}T\d{{6}}Z)(?:-(\d+))?{re.escape(path.suffix)}(?:\.gz)?")
-    found = [(match, file) for file in path.parent.iterdir() if (match := name.fullmatch(file.name))]
-    return [file for _, file in sorted(found, key=lambda one: (one[0][1], int(one[0][2] or 0)))]
+    for file in path.parent.iterdir():
+        if match := name.fullmatch(file.name):
+            yield file, match[1], int(match[2] or 0)
 
 
 def _compress(plain: Path) -> None:
@@ -270,7 +274,9 @@ def _mark(known: Knowledge, *, is_full: bool) -> bytes:
 
 
 def _read_mark(line: bytes) -> tuple[bool, Knowledge, int] | None:
-    """What such a line says: whether it is all, what was written, when; None if it is damaged."""
+    """What such a line says: whether it is all, what was written, when; None if it is damaged or not whole."""
+    if not line.endswith(b"\n"):
+        return None
     try:
         mark = msgspec.json.decode(line)["frames"]
         return bool(mark["full"]), Knowledge.from_json(mark), int(mark["at"])
