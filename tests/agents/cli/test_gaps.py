@@ -78,8 +78,12 @@ async def points_since(path, metric, time_ns):
 async def causes(path, begin_ns, *, least_s=0.0):
     """What `agent gaps` finds from then until now, (metric, cause), of holes longer than a busy machine makes."""
     async with opened(path) as archive:
-        found = await survey(archive, "#", begin_ns, time.time_ns() - NS // 2)
-    return [(lack.metric, str(lack.cause), lack) for lack in found.lacks if (lack.end - lack.start) / NS >= least_s]
+        found = await survey(archive, "#", begin_ns, time.time_ns())
+    return [
+        (lack.metric, str(lack.cause), lack)
+        for lack in found.lacks
+        if (lack.end - lack.start) / NS >= least_s and not lack.is_open
+    ]
 
 
 async def test_an_agent_killed_for_a_while_was_down(amqp_url, path, start_agent, monkeypatch):
