@@ -247,3 +247,21 @@ def test_what_is_wrong_with_the_command_line_is_one_line(agent, arguments, said)
     assert outcome.code == 2
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_points_of_an_archive_on_the_bus(run, start_agent, agent, amqp_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
+    manager = start_agent("start", "manager")
+    assert any("manager works" in line for line in manager.stderr)
+    for arguments in (("load-source", "--period", "0.2"), ("sqlite-sink", "--path", str(tmp_path / "a.db"))):
+        process = start_agent("start", *arguments)
+        assert any(" works" in line for line in process.stderr)
+    deadline = time.monotonic() + 30
+    while agent("check", "#.load.1m").code and time.monotonic() < deadline:
+        time.sleep(0.5)
+    done = run("--label", "x", "--", "sh", "-c", "sleep 1; exit 4", options=("-m", "#.load.1m"))
+    assert done.returncode == 4
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("agent: the span is not recorded: ")
+    assert lines[-1].split()[0].endswith(".load.1m")
+    assert lines[-1].endswith(" 100 %")
