@@ -97,7 +97,9 @@ def _batch(path: Path, block: Block, rows: list[list[str]], clock: Clock) -> Bat
         raise ValueError("wrong number of fields")
     metrics, times, values = zip(*rows, strict=True) if rows else ((), (), ())
     return Batch(
-        chunks=chunks_of(metrics, [_time(text, clock) for text in times], _values(values)),
+        chunks=chunks_of(
+            metrics, [clock.ns(text) if text[-1:] == "Z" else _time(text, clock) for text in times], _values(values)
+        ),
         position=block.position,
         read_bytes=block.read_bytes,
         locate=lambda metric, number: f"line {_line_of(path, block, metric, number)}",

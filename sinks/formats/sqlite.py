@@ -129,9 +129,7 @@ class _Tables:
     def _metrics(self, connection: sqlite3.Connection, skip: int) -> Iterator[Batch]:
         found = self._columns(connection, "metrics", {"timestamp", "label", "value"})
         if not found:
-            raise bad(
-                self._path, "", "is no archive, and has no table metrics(timestamp, host, label, value)"
-            )
+            raise bad(self._path, "", "is no archive, and has no table metrics(timestamp, host, label, value)")
         host = "host" if "host" in found else "NULL"
         total = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
         cursor = connection.execute(

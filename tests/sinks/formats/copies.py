@@ -20,7 +20,8 @@ def written(form: Format, chunks: Iterable[Chunk], extras: Extras = NOTHING, *, 
     part = io.BytesIO()
     writer = form.writer()
     part.write(writer.begin())
-    for number, chunk in enumerate(sorted(chunks, key=lambda chunk: form.order([chunk.metric])), 1):
+    by_name = {chunk.metric: chunk for chunk in chunks}
+    for number, chunk in enumerate([by_name[name] for name in form.order(by_name)], 1):
         part.write(writer.points(chunk, extras.metadata.get(chunk.metric, {})))
         if stop_every and number % stop_every == 0:
             part.write(writer.flush())
