@@ -28,13 +28,9 @@ def started(tmp_path):
     def start(*arguments, options=FAST, **streams):
         process = subprocess.Popen(
             [AGENT, "run", *options, *arguments],
-            **{
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                "text": True,
-                **streams,
-            },
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
+            text=True,
+            start_new_session=True,
         )
         running.append(process)
         return process
@@ -42,7 +38,7 @@ def started(tmp_path):
     yield start
     for process in running:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the command, too
         process.communicate(timeout=10)
 
 
@@ -163,7 +159,6 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(started):
     leader, inner = pty.openpty()
 
     def own_terminal():
-        os.setsid()
         fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
 
     process = started(
