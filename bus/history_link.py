@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 ERROR_PATIENCE_S = 0.5
 RETRY_S = 1.0
-DECODED_AT_ONCE_BYTES = 64 * 1024
+DECODED_AT_ONCE_BYTES = 256 * 1024
 """Longer answers are read in a thread: 16 MiB take a second."""
 
 

@@ -42,7 +42,7 @@ GATHER_S = 1.0
 """New metrics come in crowds: the manager is told of all of them together."""
 CHECK_S = 60.0
 """How often it is made sure that the manager still knows what is kept."""
-ENCODED_AT_ONCE = 1000
+ENCODED_AT_ONCE = 4000
 """Longer answers are made into bytes in a thread: a million points take half a second."""
 
 OpenHistory = Callable[[], Awaitable[History]]
