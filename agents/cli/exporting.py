@@ -80,7 +80,12 @@ def export(
         raise typer.BadParameter(f"--output: {path} is there already: --overwrite replaces it")
     elif not path.parent.is_dir():
         raise typer.BadParameter(f"--output: {path.parent} is not a directory")
-    told = connection.run(_work(form, request, path, wait_s, restart=restart))
+    try:
+        told = connection.run(_work(form, request, path, wait_s, restart=restart))
+    except KeyboardInterrupt:
+        if path is not None:
+            typer.echo(f"{path}.part keeps what is done: the same command goes on with it", err=True)
+        raise
     for line in told:
         typer.echo(line, err=True)
 

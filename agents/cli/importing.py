@@ -64,7 +64,11 @@ def import_(
         ImportJob(path, chosen(file_format, path, to_write=False), archive, where, zone=zone, any_order=any_order)
         for path in dict.fromkeys(files)
     ]
-    connection.run(_work(jobs, archive))
+    try:
+        connection.run(_work(jobs, archive))
+    except KeyboardInterrupt:
+        typer.echo("what is stored stays: the same command goes on", err=True)
+        raise
 
 
 async def _work(jobs: "list[ImportJob]", archive: str) -> None:

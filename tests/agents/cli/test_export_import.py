@@ -20,8 +20,11 @@ from agents.cli.journal import Journal
 from bus.archive import Event, MissingFrames, read_points
 from bus.errors import StorageError
 from bus.frame import Group
+from bus.manager import Manager
 from sinks.sqlite import SqliteArchive
+from tests.sinks.answering import Answering, filled
 
+AGENT = str(Path(sys.executable).with_name("agent"))
 METRICS = [f"web{host}.load.{name}" for host in (1, 2) for name in ("1m", "5m", "15m")]
 START = 1_795_255_200 * 10**9
 FORMATS = ("json", "jsonl", "csv", "parquet", "prometheus")
@@ -243,7 +246,7 @@ def test_ctrl_c_leaves_what_there_is(agent, full, tmp_path):
     running.send_signal(signal.SIGINT)
     code, err = ended(running)
     assert code == 130, err
-    assert "Traceback" not in err
+    assert err == f"{file}.part keeps what is done: the same command goes on with it\n"
     assert "(went on where it was" in agent("export", "--archive", str(full), "-o", str(file)).err
 
 
@@ -353,3 +356,20 @@ def test_a_journal_survives_a_torn_line_and_has_one_owner(tmp_path):
     path.write_text("no\n")
     with pytest.raises(StorageError, match=r"is damaged .* remove it to begin anew"):
         Journal(path)
+
+
+async def test_points_are_exported_over_the_bus(amqp_url, tmp_path):
+    file = tmp_path / "all.csv"
+    async with Manager("manager", amqp_url), Answering("archive", amqp_url, await filled(METRICS, points=1000)):
+        command = ("export", "--server", amqp_url, "-m", "web1.#", "-o", str(file), "--from", "2026-09-21T14:20:00Z")
+        async with asyncio.timeout(30):
+            while True:  # until the manager knows who answers for the metrics
+                running = await asyncio.create_subprocess_exec(AGENT, *command, stderr=asyncio.subprocess.PIPE)
+                _, err = await running.communicate()
+                if "no metric" not in err.decode():
+                    break
+    assert running.returncode == 0, err
+    told = err.decode().splitlines()
+    assert told[0] == f"{file}: 1,800 points of 3 metrics"
+    assert told[1].startswith("events are not told over the bus")
+    assert file.read_text().splitlines()[1] == "web1.load.15m,2026-09-21T14:20:00.000000000Z,400.0"
