@@ -82,7 +82,7 @@ class Aggregates:
         return cls(
             metric,
             *(array("q", column) for column in whole),
-            *(array("d", [nan if x is None else x for x in column]) for column in floats),
+            *map(_floats, floats),
         )
 
     def __len__(self) -> int:
@@ -102,6 +102,13 @@ class Aggregates:
             self.integrals,
             self.covered,
         )
+
+
+def _floats(column: Sequence[float | None]) -> array[float]:
+    try:
+        return array("d", column)  # type: ignore[arg-type]  # TypeError if there is None
+    except TypeError:
+        return array("d", [nan if number is None else number for number in column])
 
 
 class Buckets:

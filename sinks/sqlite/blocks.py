@@ -22,12 +22,13 @@ import struct
 import zlib
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from bus.chunk import MAX_NS, pack_column, unpack_floats, unpack_ints
 from bus.errors import StorageError
 
-MAX_COUNT = 1 << 20
+MAX_COUNT = 1 << 16
 """Numbers in a column, at most: a damaged count makes nobody ask for all the memory there is."""
 
 LEVEL = 6
@@ -64,18 +65,25 @@ def pack_times(times: array[int]) -> bytes:
 
 def unpack_times(blob: bytes, count: int) -> array[int]:
     """The times in a blob. Raises StorageError if it is damaged."""
+    return array("q", look_into_times(blob, count))
+
+
+def look_into_times(blob: bytes, count: int) -> Sequence[int]:
+    """The times in a blob, of which no number is made that nobody looks at if they are regular."""
     content = _opened(blob, count)
     if len(content) < 1 + _REGULAR.size:
         raise StorageError("packed times are damaged: they are too short")
     kind = content[0]
     first, step = _REGULAR.unpack_from(content, 1)
+    if kind == _CONSTANT:
+        if step == 0 or first + (count - 1) * step > MAX_NS:
+            raise StorageError("packed times are damaged: there are no such times")
+        return range(first, first + count * step, step)
+    planes, _ = _inflated(content[1 + _REGULAR.size :], (count - 1) * _WIDTH)
     try:
-        if kind == _CONSTANT:
-            return array("q", range(first, first + count * step, step))
-        planes, _ = _inflated(content[1 + _REGULAR.size :], (count - 1) * _WIDTH)
         steps = [step + longer for longer in unpack_ints(_unshuffled(planes))]
         return array("q", accumulate(steps, initial=first))
-    except (OverflowError, ValueError) as error:
+    except OverflowError as error:
         raise StorageError(f"packed times are damaged: {error}") from error
 
 
@@ -89,16 +97,36 @@ def pack_columns(columns: Sequence[array[float]]) -> bytes:
     return _sealed(b"".join(packed), len(columns[0]))
 
 
-def unpack_columns(blob: bytes, count: int, columns: int = 1) -> list[array[float]]:
-    """The columns in a blob. Raises StorageError if it is damaged."""
+def unpack_columns(
+    blob: bytes, count: int, columns: int = 1, start: int = 0, end: int = MAX_COUNT
+) -> list[array[float]]:
+    """The columns in a blob, of each the numbers start <= i < end. Raises StorageError if it is damaged."""
     rest = _opened(blob, count)
+    part = _Part(count, start, min(end, count))
     plain: list[bytes] = []
     for _ in range(columns):
-        column, rest = _next_column(rest, count, plain)
+        column, rest = _next_column(rest, part, plain)
         plain.append(column)
     if rest:
         raise StorageError(f"packed columns are damaged: there are more than {columns}")
     return [unpack_floats(column) for column in plain]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The numbers start <= i < end of `count`."""
+
+    count: int
+    start: int
+    end: int
+
+    def inflated(self, packed: bytes) -> tuple[bytes, bytes]:
+        """Its planes, and what follows the column."""
+        planes, rest = _inflated(packed, self.count * _WIDTH)
+        if self.end - self.start == self.count:
+            return planes, rest
+        begins = range(0, len(planes), self.count)
+        return b"".join(planes[begin + self.start : begin + self.end] for begin in begins), rest
 
 
 def _smallest(values: array[float], plain: bytes, others: Sequence[bytes]) -> bytes:
@@ -136,36 +164,36 @@ def _scaled(values: array[float], scale: float) -> list[int] | None:
     return whole if again.tobytes() == values.tobytes() else None
 
 
-def _from_decimal(packed: bytes, count: int) -> tuple[bytes, bytes]:
+def _from_decimal(packed: bytes, part: _Part) -> tuple[bytes, bytes]:
     """What was made by `_decimal`, and what follows it."""
     if len(packed) < _DECIMAL_START.size:
         raise StorageError("packed columns are damaged: a number is cut")
     decimals, least = _DECIMAL_START.unpack_from(packed)
-    planes, rest = _inflated(packed[_DECIMAL_START.size :], count * _WIDTH)
+    planes, rest = part.inflated(packed[_DECIMAL_START.size :])
     scale = 10.0**decimals
     return pack_column(array("d", [(least + more) / scale for more in unpack_ints(_unshuffled(planes))])), rest
 
 
-def _next_column(packed: bytes, count: int, others: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The first column of what is packed, and what follows it."""
+def _next_column(packed: bytes, part: _Part, others: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """A part of the first column of what is packed, and what follows it; `others` are the columns before it."""
     if len(packed) < 2:
         raise StorageError("packed columns are damaged: one is missing")
-    kind = packed[0]
+    kind, content = packed[0], packed[1:]
     if kind == _CONSTANT:
-        one, rest = packed[1 : 1 + _WIDTH], packed[1 + _WIDTH :]
-        if len(one) < _WIDTH:
+        if len(content) < _WIDTH:
             raise StorageError("packed columns are damaged: a number is cut")
-        return one * count, rest
-    if kind == _DECIMAL:
-        return _from_decimal(packed[1:], count)
-    column, rest = _inflated(packed[1:], count * _WIDTH)
+        return content[:_WIDTH] * (part.end - part.start), content[_WIDTH:]
     if kind == _PLAIN:
-        return column, rest
+        plain, rest = _inflated(content, part.count * _WIDTH)
+        return plain[part.start * _WIDTH : part.end * _WIDTH], rest
+    if kind == _DECIMAL:
+        return _from_decimal(content, part)
+    planes, rest = part.inflated(content)
     if kind == _SHUFFLED:
-        return _unshuffled(column), rest
+        return _unshuffled(planes), rest
     if kind - _LIKE >= len(others):
         raise StorageError(f"packed columns are damaged: {kind} is no way to keep one")
-    return _difference(_unshuffled(column), others[kind - _LIKE]), rest
+    return _difference(_unshuffled(planes), others[kind - _LIKE]), rest
 
 
 def _sealed(content: bytes, count: int) -> bytes:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from bus.chunk import MAX_NS
 from bus.errors import StorageError
 from bus.timestamp import Timestamp
-from sinks.sqlite.blocks import unpack_columns, unpack_times
+from sinks.sqlite.blocks import look_into_times, unpack_columns
 from sinks.sqlite.tiers import RAW
 
 Points: TypeAlias = "tuple[array[int], array[float]]"
@@ -39,6 +39,10 @@ _SERIES = (
     "WHERE metric = :metric AND tier = :tier AND start <= :start), :start) ORDER BY series.start"
 )
 
+_SERIES_BEFORE = (
+    "SELECT start, end, block FROM series WHERE metric = ? AND tier = ? AND start < ? ORDER BY start DESC LIMIT 1"
+)
+
 _NEWEST = (
     "SELECT id, max(coalesce(row, packed), coalesce(packed, row)) FROM (SELECT id, "
     "(SELECT max(time) FROM point WHERE metric = metric.id) AS row, "
@@ -54,13 +58,11 @@ def stored_points(
     most = MAX_NS if limit is None else limit
     times, values = array("q"), array("d")
     for packed_times, (packed_values,) in series_between(connection, metric, RAW, start_ns, end_ns):
-        series_end = packed_times[-1] + 1
-        rows = _rows(connection, metric, start_ns, min(series_end, end_ns), most - len(times))
-        clip = slice(bisect_left(packed_times, start_ns), bisect_left(packed_times, end_ns))
-        more_times, more_values = _merged(rows, (packed_times[clip], packed_values[clip]))
+        rows = _rows(connection, metric, start_ns, packed_times[-1], most - len(times))
+        more_times, more_values = _merged(rows, (packed_times, packed_values))
         times += more_times
         values += more_values
-        start_ns = series_end
+        start_ns = packed_times[-1] + 1
         if len(times) >= most:
             return times[:most], values[:most]
     more_times, more_values = _rows(connection, metric, start_ns, end_ns, most - len(times))
@@ -70,34 +72,38 @@ def stored_points(
 def series_between(
     connection: sqlite3.Connection, metric: int, tier: int, start_ns: int, end_ns: int, columns: int = 1
 ) -> Iterator[tuple[array[int], list[array[float]]]]:
-    """The times and columns of the series that have times in a range, oldest first; one is read at a time.
+    """The times and columns that series have in a range, oldest first: never empty, one series at a time.
 
     Raises StorageError that says what is damaged.
     """
     where = {"metric": metric, "tier": tier, "start": start_ns, "end": end_ns}
-    for times, count, packed, first, end in connection.execute(_SERIES, where):
+    for packed_times, count, packed, first_ns, after_ns in connection.execute(_SERIES, where):
         try:
-            yield unpack_times(times, count), unpack_columns(packed, count, columns)
+            times = look_into_times(packed_times, count)
+            start, end = bisect_left(times, start_ns), bisect_left(times, end_ns)
+            found = array("q", times[start:end]), unpack_columns(packed, count, columns, start, end)
         except StorageError as error:
-            (name,) = connection.execute("SELECT name FROM metric WHERE id = ?", (metric,)).fetchone()
-            raise StorageError(f"{name} from {Timestamp(first)} to {Timestamp(end - 1)}: {error}") from error
+            raise _damaged(connection, metric, first_ns, after_ns, error) from error
+        if start < end:
+            yield found
 
 
 def time_before(connection: sqlite3.Connection, metric: int, time_ns: int) -> int | None:
     """The time of the newest point before `time_ns`."""
-    (row,) = connection.execute(
-        "SELECT max(time) FROM point WHERE metric = ? AND time < ?", (metric, time_ns)
-    ).fetchone()
-    series = connection.execute(
-        "SELECT start, end FROM series WHERE metric = ? AND tier = ? AND start < ? ORDER BY start DESC LIMIT 1",
-        (metric, RAW, time_ns),
-    ).fetchone()
-    if series is None:
+    point = connection.execute("SELECT max(time) FROM point WHERE metric = ? AND time < ?", (metric, time_ns))
+    (row,) = point.fetchone()
+    found = connection.execute(_SERIES_BEFORE, (metric, RAW, time_ns)).fetchone()
+    if found is None:
         return None if row is None else int(row)
-    start_ns, end_ns = series
+    start_ns, end_ns, block = found
     packed = end_ns - 1
     if end_ns > time_ns:
-        times, _ = next(series_between(connection, metric, RAW, start_ns, time_ns))
+        try:
+            times = look_into_times(
+                *connection.execute("SELECT times, count FROM block WHERE id = ?", (block,)).fetchone()
+            )
+        except StorageError as error:
+            raise _damaged(connection, metric, start_ns, end_ns, error) from error
         packed = times[bisect_left(times, time_ns) - 1]
     return int(packed if row is None else max(row, packed))
 
@@ -135,6 +141,14 @@ def last_value_time(connection: sqlite3.Connection, metric: int, start_ns: int, 
         return last
     times, values = stored_points(connection, metric, start_ns, last)
     return _first_value(times[::-1], values[::-1])
+
+
+def _damaged(
+    connection: sqlite3.Connection, metric: int, start_ns: int, end_ns: int, error: StorageError
+) -> StorageError:
+    """What is damaged, by its name."""
+    (name,) = connection.execute("SELECT name FROM metric WHERE id = ?", (metric,)).fetchone()
+    return StorageError(f"{name} from {Timestamp(start_ns)} to {Timestamp(end_ns - 1)}: {error}")
 
 
 def _first_value(times: Sequence[int], values: Sequence[float]) -> int | None:
