@@ -151,14 +151,16 @@ def _print_json(pattern: str, examined: Mapping[str, list[Finding]]) -> None:
 def _print(pattern: str, examined: Mapping[str, list[Finding]]) -> None:
     from agents.cli.bundles import bundles
     from agents.cli.output import print_line
+    from agents.cli.quantity import counted
 
     counts = _counts(examined)
     if not examined:
         print_line(f"no metric that matches {pattern} has points")
     elif not counts:
-        print_line(f"{len(examined)} metrics, all well")
+        print_line(f"{counted(len(examined), 'metric')}, all well")
     else:
-        print_line(f"{len(examined)} metrics: {', '.join(f'{count} {kind}' for kind, count in counts.items())}")
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        print_line(f"{counted(len(examined), 'metric')}: {told}")
     same: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for finding in _all(examined):
         same[finding.kind, finding.detail].add(finding.metric)

@@ -125,11 +125,11 @@ def _names(group: Sequence["Lack"], found: "Survey") -> list[str]:
 
 def _row(lack: "Lack", names: Sequence[str]) -> tuple[str, str, str, str]:
     from agents.cli.localtime import clock, offset_s
-    from agents.cli.quantity import length
+    from agents.cli.quantity import counted, length
 
     why = str(lack.cause)
     if lack.frames:
-        why += f", {lack.frames} frame{'s' if lack.frames > 1 else ''}"
+        why += f", {counted(lack.frames, 'frame')}"
     lasted = (
         "" if lack.start == lack.end else length((lack.end - lack.start) / NS_PER_S) + ("+" if lack.is_open else "")
     )
@@ -148,13 +148,14 @@ def _json(lack: "Lack") -> dict[str, Any]:
 
 def _remarks(pattern: str, found: "Survey", told: Sequence[tuple["Lack", list[str]]]) -> Iterator[str]:
     """How many metrics were looked at, and what to think of it."""
+    from agents.cli.quantity import counted
+
     if not found.judged and not found.unjudged:
         yield f"no metric matches {pattern}"
         return
-    count = len(told)
-    gaps = "no gaps" if not count else f"{count} gap{'s' if count > 1 else ''}"
-    yield f"{len(found.judged)} metrics, {gaps}"
+    gaps = counted(len(told), "gap") if told else "no gaps"
+    yield f"{counted(len(found.judged), 'metric')}, {gaps}"
     if any(lack.is_open for lack, _ in told):
         yield "+ still missing"
     if found.unjudged:
-        yield f"not judged, as they declare no interval and come as they like: {len(found.unjudged)} metrics"
+        yield f"not judged, as they declare no interval and come as they like: {counted(len(found.unjudged), 'metric')}"

@@ -60,6 +60,11 @@ def integral_amount(value: float, unit: str) -> str:
     return amount(number, of)
 
 
+def counted(count: int, what: str) -> str:
+    """``1 metric``, ``35 metrics``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def percent(part: float) -> str:
     """A part of a whole: ``98 %``."""
     return f"{part * 100:.0f} %"

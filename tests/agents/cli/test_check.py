@@ -82,13 +82,13 @@ def test_what_is_no_number_is_found_unless_the_metric_says_that_it_may_be(check)
 def test_points_of_the_future_are_clock_trouble(check):
     outcome = check({"a.b": [*every(1, 60), (-7200, 1.0)]})
     assert outcome.code == 1
-    assert outcome.out.splitlines()[0] == "1 metrics: 1 future"
+    assert outcome.out.splitlines()[0] == "1 metric: 1 future"
     assert "in the future" in outcome.out
 
 
 def test_what_was_silent_for_longer_than_a_week_is_gone_for_good(check):
     points = {"a.usb": every(1, 9 * 86400 + 60, 9 * 86400), "a.b": every(1, 60)}
-    assert check(points).out == "1 metrics, all well\n"
+    assert check(points).out == "1 metric, all well\n"
     assert check(points, "--forget", "30d").out.splitlines()[0] == "2 metrics: 1 dead"
 
 
