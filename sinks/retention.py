@@ -50,7 +50,11 @@ class Retention:
         default = _filled(_spans(keep, "keep"), _filled(_spans(usual, "usual"), (FOREVER,) * len(TIERS)))
         exceptions = []
         for pattern, other in (keep_for or {}).items():
-            exceptions.append((check_pattern(pattern), _filled(_spans(other, f"keep_for[{pattern!r}]"), default)))
+            try:
+                check_pattern(pattern)
+            except ValueError as error:
+                raise ValueError(f"keep_for: {error}") from None
+            exceptions.append((pattern, _filled(_spans(other, f"keep_for[{pattern!r}]"), default)))
         return cls(default, tuple(exceptions))
 
     def of(self, metric: str) -> Spans:

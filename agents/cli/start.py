@@ -199,6 +199,8 @@ def _option(field: "Option") -> Any:
     default = "" if field.default is None else field.default
     if isinstance(default, list | tuple):
         default = " ".join(map(str, default))
+    elif isinstance(default, dict):
+        default = " ".join(f"{key}={value}" for key, value in default.items())
     return Annotated[
         kind | None,
         typer.Option(
@@ -219,10 +221,19 @@ def _takes_tables(field: "Option") -> bool:
     return bool(field.fields) or field.type.startswith("dict")
 
 
+def _takes_pairs(field: "Option") -> bool:
+    return field.type == "dict[str, str]"
+
+
 def _value(field: "Option", given: Any) -> Any:
-    """What was given for a field; text that begins with ``{`` is a table, as JSON, where the field takes one."""
+    """What was given for a field; text that begins with ``{`` is a table, as JSON, where the field takes one.
+
+    A table of texts may be given as ``KEY=VALUE KEY=VALUE``, too.
+    """
     if isinstance(given, list):
         return [_value(field, item) for item in given]
+    if isinstance(given, str) and _takes_pairs(field) and not given.lstrip().startswith("{"):
+        return _pairs(_flag(field.name), given)
     if not (isinstance(given, str) and _takes_tables(field) and given.lstrip().startswith("{")):
         return given
 
@@ -235,6 +246,18 @@ def _value(field: "Option", given: Any) -> Any:
     except msgspec.DecodeError as error:
         # Without the text, which may have a password in it.
         raise ConfigError(f"{_flag(field.name)}: what begins with {{ must be a JSON object: {error}") from None
+
+
+def _pairs(flag: str, text: str) -> dict[str, str]:
+    from bus.errors import ConfigError
+
+    found = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"{flag}: {word!r} is not KEY=VALUE; or give all as a JSON object")
+        found[key] = value
+    return found
 
 
 def _listed(context: typer.Context, parameter: str, variable: str) -> list[Any]:
@@ -261,6 +284,8 @@ def _listed(context: typer.Context, parameter: str, variable: str) -> list[Any]:
 
 def _metavar(field: "Option") -> str:
     plain = field.type.removesuffix(" | None")
+    if _takes_pairs(field):
+        return "KEY=VALUE ..."
     if _takes_tables(field):
         return "TEXT|JSON" if "str |" in plain else "JSON"
     return {"str": "TEXT", "float": "NUMBER", "int": "INTEGER"}.get(plain, "TEXT" if _is_list(field) else plain)

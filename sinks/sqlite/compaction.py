@@ -3,9 +3,8 @@
 
 Works through one metric after the other, window by window, region by region: a region is as much of a window
 as has about `MOST_POINTS` points. Each region is moved whole within the caller's transaction: its points are
-read, wherever they lie, and written as one series, its aggregates of the finest tier are made of them anew, the
-rows go. A window with few points of a metric stays as it is. Aggregates of times whose points have expired are
-moved as they are.
+read, wherever they lie, and written as one series, its aggregates of the finest tier as another, and the rows
+go. A window with few points of a metric stays as it is.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan
 
-from bus.aggregates import DEFAULT_HOLD_NS, NS_PER_S, Aggregate, aggregate_points, combine
+from bus.aggregates import NS_PER_S, Aggregate, combine
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
-from sinks.sqlite.reading import stored_points, time_before
+from sinks.sqlite.reading import stored_points
 from sinks.sqlite.series import Packer, overlapping, start_of_first
 from sinks.sqlite.tiers import COARSER, FINEST, RAW
 
@@ -178,16 +177,14 @@ class _Mover:
     connection: sqlite3.Connection
     packer: Packer
     metric: int
-    hold: int
     raw_from: int
 
     @classmethod
     def of(cls, connection: sqlite3.Connection, packer: Packer, metric: int) -> _Mover:
-        hold, raw_from = connection.execute(
-            "SELECT coalesce(hold, ?), coalesce(raw_from, ?) FROM metric WHERE id = ?",
-            (DEFAULT_HOLD_NS, MIN_NS, metric),
+        (raw_from,) = connection.execute(
+            "SELECT coalesce(raw_from, ?) FROM metric WHERE id = ?", (MIN_NS, metric)
         ).fetchone()
-        return cls(connection, packer, metric, hold, raw_from)
+        return cls(connection, packer, metric, raw_from)
 
     def rows(self, table: str, start: int, end: int, limit: int) -> int:
         """How many rows there are, at most `limit`."""
@@ -219,23 +216,17 @@ class _Mover:
             times, values = stored_points(self.connection, self.metric, start, end)
         count = bisect_left(times, end)
         times, values = times[:count], values[:count]
-        buckets = self._aggregated(times, values, start)
         moved = self._clear("point", start, end)
         self.packer.cut(self.connection, self.metric, RAW, start, end)
         for first in range(0, count, MOST_POINTS):
             part = slice(first, first + MOST_POINTS)
             self.packer.put(self.connection, self.metric, RAW, times[part], [values[part]])
-        self._replace_buckets(buckets, start, end)
-        self._mend_after(times[-1], end)
+        self.move_aggregates(start, end)
         return moved, end
 
     def move_aggregates(self, start: int, end: int) -> int:
-        """Move aggregates whose points are not there any more."""
+        """Move the aggregates of a range, which are right as they are: how many rows that were."""
         buckets = stored_buckets(self.connection, self.metric, start, end)
-        return self._replace_buckets(buckets, start, end)
-
-    def _replace_buckets(self, buckets: list[Aggregate], start: int, end: int) -> int:
-        """Put aggregates where rows and series were; how many rows."""
         rows = self._clear("rollup", start, end)
         self.packer.cut(self.connection, self.metric, FINEST.id, start, end)
         self.packer.put_buckets(self.connection, self.metric, buckets)
@@ -246,38 +237,6 @@ class _Mover:
         return self.connection.execute(
             f"DELETE FROM {table} WHERE {of} = ? AND time >= ? AND time < ?", (self.metric, start, end)
         ).rowcount
-
-    def _aggregated(self, times: array[int], values: array[float], start: int) -> list[Aggregate]:
-        """The aggregates of all points of a region that begins at `start`."""
-        previous = time_before(self.connection, self.metric, start)
-        found = aggregate_points(times, values, FINEST.span_ns, previous_ns=previous, hold_ns=self.hold)
-        if previous is None and found and self.raw_from > MIN_NS:
-            # The point before has expired; for how long the first one speaks is known from its aggregate.
-            for one in stored_buckets(self.connection, self.metric, found[0].time, found[0].time + 1):
-                if one.count == found[0].count:
-                    found[0] = one
-        return found
-
-    def _mend_after(self, last: int, end: int) -> None:
-        """A point after a region speaks only since the last one in it, which may be new: see to its aggregate."""
-        span = FINEST.span_ns
-        if start_of_first(self.connection, self.metric, FINEST.id, end, last + self.hold + span) is None:
-            return  # its aggregate is a row, and was put right with the insert
-        following, _ = stored_points(self.connection, self.metric, end, last + self.hold + 1, 1)
-        if not following:
-            return
-        start = following[0] // span * span
-        times, values = stored_points(self.connection, self.metric, start, start + span)
-        right = aggregate_points(times, values, span, previous_ns=last, hold_ns=self.hold)
-        if right and right != stored_buckets(self.connection, self.metric, start, start + span):
-            for one in overlapping(self.connection, self.metric, FINEST.id, start, start + 1):
-                if start not in one.times:
-                    continue
-                place = one.times.index(start)
-                for column, number in zip(one.columns, right[0][1:], strict=True):
-                    column[place] = number
-                self.packer.replace(self.connection, one)
-                self._clear("rollup", start, start + span)
 
 
 def _region_end(times: array[int], start: int, window_end: int) -> int:

@@ -80,10 +80,6 @@ class Packer:
         delete_orphans(connection, {one.block for one in found})
         return True
 
-    def replace(self, connection: sqlite3.Connection, one: Series) -> None:
-        """Store other columns of a series, for the same times."""
-        connection.execute("UPDATE series SET columns = ? WHERE id = ?", (pack_columns(one.columns), one.id))
-
     def _block(self, connection: sqlite3.Connection, place: tuple[int, int, int], times: array[int]) -> int:
         """The id of a block with these times."""
         count = len(times)

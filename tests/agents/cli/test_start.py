@@ -165,3 +165,37 @@ def test_a_one_shot_command_ends_quietly_on_ctrl_c(start_agent):
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--keep", "raw=2d 10s=1d"), "keep: 10s is kept for 1d, less than the finer raw"),
+        (("--keep", '{"raw": "2d", "10s": "1d"}'), "keep: 10s is kept for 1d, less than the finer raw"),
+        (("--set", 'keep={"raw": "2d", "10s": "1d"}'), "keep: 10s is kept for 1d, less than the finer raw"),
+        (("--keep", "raw"), "--keep: 'raw' is not KEY=VALUE; or give all as a JSON object"),
+        (("--keep", "{raw"), "--keep: what begins with { must be a JSON object"),
+        (("--keep-for", "web1.a=1d"), "keep_for: expected `table`, got `str`"),
+        (("--keep-for", '{"web1..a": {"raw": "1d"}}'), "keep_for: 'web1..a' is not a metric name or pattern"),
+    ],
+)
+def test_a_table_is_given_as_json_or_if_of_texts_as_pairs(agent, given, said):
+    outcome = agent("start", "sqlite-sink", *given)
+    assert outcome.code == 78
+    assert said in outcome.err
+
+
+def test_a_table_may_come_from_the_environment_and_the_file(agent, monkeypatch, tmp_path):
+    file = tmp_path / "keep.toml"
+    file.write_text('[sqlite-sink]\nkeep = { raw = "3d", 10s = "4d" }\nkeep_for = { "web1.#" = { raw = "5d" } }\n')
+    assert agent("config", "check", str(file)).code == 0
+    file.write_text('[sqlite-sink]\nkeep = { raw = "3d", 10s = "2d" }\n')
+    assert "less than the finer raw (3d)" in agent("config", "check", str(file)).err
+    monkeypatch.setenv("HOSTBUS_KEEP", "raw=9d 10s=8d")
+    assert "less than the finer raw (9d)" in agent("start", "sqlite-sink").err
+
+
+def test_help_shows_tables_as_they_may_be_given(agent):
+    out = agent("start", "sqlite-sink", "--help").out
+    assert "raw=7d 10s=30d" in out
+    assert "KEY=VALUE ..." in out
