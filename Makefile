@@ -18,7 +18,7 @@ up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ct
 	@$(PYTHON) -m agents.cli up $(ARGS)
 
 test: .venv/.installed-dev ## Run all tests, on servers of their own
-	@.ci/server rabbitmq sshd node-exporter chromium
+	@.ci/server rabbitmq postgresql sshd node-exporter chromium
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter; is the README's table up to date
@@ -36,9 +36,10 @@ docs: .venv/.installed-dev ## Make the README's table of all metrics from the co
 	$(PYTHON) .ci/docs.py
 
 bench: .venv/.installed-dev ## Measure: points per second, CPU time per point, per family and of the whole
-	@.ci/server rabbitmq sshd node-exporter
+	@.ci/server rabbitmq postgresql sshd node-exporter
 	$(PYTHON) tests/bench/throughput.py $(ARGS)
 	$(PYTHON) tests/bench/families.py
+	$(PYTHON) -m tests.bench.postgres
 
 clean: ## Remove everything that was made here
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -51,13 +51,10 @@ class Describer:
         self._ask = ask
         self._name = name
         self._new_names = asyncio.Event()
-        self._count = 0
 
-    def known_metrics(self, count: int) -> None:
-        """The archive knows so many metrics now; others than before need to be described."""
-        if count != self._count:
-            self._count = count
-            self._new_names.set()
+    def notice(self) -> None:
+        """There are new metrics."""
+        self._new_names.set()
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 # Sorted, so that two sinks wait for each other instead of for ever.
 _SET = (
     "INSERT INTO hostbus.latest AS old (metric, time, value) "
-    "SELECT * FROM unnest($1::int[], $2::bigint[], $3::float8[]) ORDER BY 1 ON CONFLICT (metric) DO UPDATE SET time = excluded.time, value = excluded.value "
+    "SELECT * FROM unnest($1::int[], $2::bigint[], $3::float8[]) ORDER BY 1 "
+    "ON CONFLICT (metric) DO UPDATE SET time = excluded.time, value = excluded.value "
     "WHERE old.time < excluded.time"
 )
 

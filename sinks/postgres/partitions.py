@@ -32,6 +32,9 @@ LATEST = 7
 MOST = 1000
 """Partitions that are made for points that come; more make PostgreSQL's planning slow."""
 
+LOCK_TIMEOUT_MS = 1_000
+"""Whoever reads for long must not make us, and all others behind us, wait for the end of that."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HAS_TIMESCALE = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'timescaledb')"
 _DAYS = (
@@ -76,7 +79,8 @@ class Partitions:
         self._days |= await _known_days(connection)
         for day in wanted:
             if day not in self._days and (len(self._days) < MOST or day >= today):
-                await _make(connection, day)
+                if not await _make(connection, day):
+                    return  # next time; until then its points have their place beside the days
                 self._days.add(day)
 
     async def provide_ahead(self, connection: Connection) -> None:
@@ -127,24 +131,31 @@ def _date(text: str) -> datetime:
     return datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC)
 
 
-async def _make(connection: Connection, day: int) -> None:
-    """Make a day's partition, and move there what `point_other` has of that day.
+async def _make(connection: Connection, day: int) -> bool:
+    """Make a day's partition, and move there what `point_other` has of that day; False if somebody reads that now.
 
     ATTACH lets inserts into other days go on, where CREATE TABLE ... PARTITION OF would wait for all of them.
     """
+    import asyncpg
+
     name, start_ns, end_ns = partition(day), day * DAY_NS, (day + 1) * DAY_NS
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", PARTITION_LOCK)
-        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
-            return
-        await connection.execute(f"CREATE TABLE {name} (LIKE hostbus.point INCLUDING ALL)")
-        await connection.execute("LOCK TABLE hostbus.point_other IN ACCESS EXCLUSIVE MODE")
-        await connection.execute(
-            "WITH moved AS (DELETE FROM hostbus.point_other WHERE time >= $1 AND time < $2 RETURNING *) "
-            f"INSERT INTO {name} TABLE moved",
-            start_ns,
-            end_ns,
-        )
-        await connection.execute(
-            f"ALTER TABLE hostbus.point ATTACH PARTITION {name} FOR VALUES FROM ({start_ns}) TO ({end_ns})"
-        )
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", PARTITION_LOCK)
+            if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
+                return True
+            await connection.execute(f"CREATE TABLE {name} (LIKE hostbus.point INCLUDING ALL)")
+            await connection.execute("LOCK TABLE hostbus.point_other IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(
+                "WITH moved AS (DELETE FROM hostbus.point_other WHERE time >= $1 AND time < $2 RETURNING *) "
+                f"INSERT INTO {name} TABLE moved",
+                start_ns,
+                end_ns,
+            )
+            await connection.execute(
+                f"ALTER TABLE hostbus.point ATTACH PARTITION {name} FOR VALUES FROM ({start_ns}) TO ({end_ns})"
+            )
+    except asyncpg.LockNotAvailableError:
+        return False
+    return True

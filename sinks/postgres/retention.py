@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from bus.errors import StorageBusy
+from sinks.postgres import partitions
 from sinks.postgres.locks import ROLLUP_LOCK
 from sinks.postgres.partitions import DAY_NS, days_before, drop
 from sinks.postgres.tables import RAW
 
 if TYPE_CHECKING:
     from sinks.postgres.database import Connection, Database
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 50_000
 
@@ -32,8 +37,12 @@ async def expire(database: Database, before_ns: int) -> int:
         divided = await connection.fetchval("SELECT to_regclass('hostbus.point_other') IS NOT NULL")
     dropped = 0
     for day in days:
-        async with database.connection() as connection:
-            dropped += await _drop_day(connection, day)
+        try:
+            async with database.connection() as connection:
+                dropped += await _drop_day(connection, day)
+        except StorageBusy as error:
+            logger.debug("points of a day stay for now: %s", error)
+            break
     while divided:
         async with database.connection() as connection:
             if not await _delete_some(connection, before_ns):
@@ -50,8 +59,7 @@ async def _drop_day(connection: Connection, day: int) -> bool:
             return False
         if await connection.fetchval(_UNFORMED, RAW.id, end_ns, start_ns):
             return False
-        # Whoever reads for long must not make all inserts wait behind us.
-        await connection.execute("SET LOCAL lock_timeout = '2s'")
+        await connection.execute(f"SET LOCAL lock_timeout = {partitions.LOCK_TIMEOUT_MS}")
         await connection.execute("LOCK TABLE hostbus.point IN ACCESS EXCLUSIVE MODE")
         # Asked again: a late point may have come, and now none can.
         if await connection.fetchval(_UNFORMED, RAW.id, end_ns, start_ns):

@@ -17,6 +17,7 @@ from bus.sink import DurableSink
 from bus.timestamp import Timedelta
 from bus.transport.base import Transport
 from sinks.describing import Describer
+from sinks.history import HistoryService
 from sinks.postgres.archive import PostgresArchive
 from sinks.postgres.config import PostgresConfig
 from sinks.postgres.live import Newest
@@ -60,6 +61,8 @@ class PostgresSink(DurableSink):
         self._missing: list[MissingFrames] = []
         self._newest = Newest()
         self._troubles: dict[str, str] = {}
+        self._names = 0
+        self._history = HistoryService(self, lambda: PostgresArchive.open(self._address, "read"))
         self._describer = Describer(
             lambda: self._archive, lambda names: self.get_metrics(selector=list(names)), self.token
         )
@@ -75,12 +78,14 @@ class PostgresSink(DurableSink):
     async def start(self) -> None:
         """Join the bus and store what comes."""
         await super().start()
+        self._history.begin()
         self.start_task(self._describer.run(), name="ask for metadata")
         self.start_task(self._show_newest(), name="show the newest values")
         self.start_task(self._keep_up(), name="form aggregates, drop old points")
 
     async def teardown(self) -> None:
         """Close the archive."""
+        await self._history.aclose()
         await self._close()
         await super().teardown()
 
@@ -142,9 +147,13 @@ class PostgresSink(DurableSink):
             raise
         except StorageError as error:
             await self._close()  # and open it again with the next attempt, which finds what was put right
+            await self._history.reopen()
             raise StorageBusy(str(error)) from error
         self._missing = []
-        self._describer.known_metrics(archive.known_metrics)
+        if archive.known_metrics != self._names:
+            self._names = archive.known_metrics
+            self._describer.notice()
+            self._history.notice()
 
     async def on_gap(self, gap: Gap) -> None:
         """Remember what is missing; it is stored together with the frames that showed it.
@@ -165,8 +174,8 @@ class PostgresSink(DurableSink):
             )
 
     def vital_signs(self) -> Json:
-        """Points stored."""
-        return {**super().vital_signs(), "pointsStored": self.points_stored}
+        """Points stored, requests for history."""
+        return {**super().vital_signs(), **self._history.vital_signs(), "pointsStored": self.points_stored}
 
     async def _open(self) -> PostgresArchive:
         async with self._opening:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from bus.aggregates import DEFAULT_HOLD_NS, Aggregate, aggregate_points, combine
+from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from sinks.postgres import changes, reading
 from sinks.postgres.changes import Span
 from sinks.postgres.rollups import READ
-from sinks.postgres.tables import RAW, ROLLUPS
+from sinks.postgres.tables import FINEST, RAW, ROLLUPS
 
 if TYPE_CHECKING:
     from sinks.postgres.database import Connection
@@ -86,14 +88,13 @@ class Timeline:
         await self.read(level - 1, last, end_ns)
 
     def _dirty(self, level: int, first: int, last: int) -> Iterator[Span]:
-        """Where in a range the tier is not to be trusted: whole buckets. Where points have gone, it is all there is."""
+        """Where in a range the tier is not to be trusted: whole buckets."""
         tier = ROLLUPS[level - 1]
         spans = []
         for source, (start, end) in self._changed:
             if source == RAW.id:
-                start = max(start, self._gone_to)
                 end += self._hold_ns  # the next point, too, speaks for another time now
-            if source < tier.id and start < end:
+            if source < tier.id:
                 spans.append((start // tier.span * tier.span, -(-end // tier.span) * tier.span))
         for start, end in changes.merged(spans):
             if max(start, first) < min(end, last):
@@ -101,24 +102,38 @@ class Timeline:
 
     async def _read_rollup(self, level: int, start_ns: int, end_ns: int) -> None:
         if start_ns < end_ns:
-            tier = ROLLUPS[level - 1]
-            rows = await self._connection.fetch(READ, tier.id, [self._metric], start_ns, min(end_ns, MAX_NS))
-            self.parts += [Aggregate(*row[1:]) for row in rows]
+            self.parts += await self._stored(level, start_ns, end_ns)
+
+    async def _stored(self, level: int, start_ns: int, end_ns: int) -> list[Aggregate]:
+        tier = ROLLUPS[level - 1]
+        rows = await self._connection.fetch(READ, tier.id, [self._metric], max(start_ns, MIN_NS), min(end_ns, MAX_NS))
+        return [Aggregate(*row[1:]) for row in rows]
 
     async def _read_points(self, start_ns: int, end_ns: int) -> None:
         """From points; where they have gone, the minutes that begin in the range."""
         if start_ns < self._gone_to:
-            await self._read_rollup(1, start_ns, min(end_ns, self._gone_to))
+            await self._read_gone(start_ns, min(end_ns, self._gone_to))
             start_ns = self._gone_to
-        if start_ns >= end_ns:
-            return
+        if start_ns < end_ns:
+            self.parts += await self._aggregated(start_ns, end_ns, self._every_ns)
+
+    async def _read_gone(self, start_ns: int, end_ns: int) -> None:
+        """Where points have gone, a minute that was formed knows more than the points that came later."""
+        formed = await self._stored(1, start_ns // FINEST.span * FINEST.span, end_ns)
+        known = {row.time for row in formed}
+        late = combine(await self._aggregated(start_ns, end_ns, FINEST.span), FINEST.span)
+        parts = [row for row in formed if row.time >= start_ns] + [row for row in late if row.time not in known]
+        self.parts += sorted(parts, key=attrgetter("time"))
+
+    async def _aggregated(self, start_ns: int, end_ns: int, every_ns: int | None) -> list[Aggregate]:
         before = await reading.times_before(self._connection, [self._metric], start_ns, [self._hold_ns])
         previous_ns = before[self._metric]
+        parts: list[Aggregate] = []
         while True:
             times, values = await reading.page(self._connection, self._metric, start_ns, end_ns, PAGE_POINTS)
-            self.parts += await asyncio.to_thread(
-                aggregate_points, times, values, self._every_ns, previous_ns=previous_ns, hold_ns=self._hold_ns
+            parts += await asyncio.to_thread(
+                aggregate_points, times, values, every_ns, previous_ns=previous_ns, hold_ns=self._hold_ns
             )
             if len(times) < PAGE_POINTS:
-                return
+                return parts
             previous_ns, start_ns = times[-1], times[-1] + 1

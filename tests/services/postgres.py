@@ -27,7 +27,7 @@ from typing import Protocol
 PACKAGES = Path("/usr/lib/postgresql")
 BOOT_TIMEOUT_S = 60.0
 IMAGE = "postgres:15-alpine"
-USER = "hostbus"
+USER = "tester"
 PASSWORD = "tell-nobody"
 
 _REAPER = 'cat >/dev/null; { kill -9 "$(head -n 1 "$1/data/postmaster.pid")"; } 2>/dev/null; sleep 0.3; rm -rf "$1"'

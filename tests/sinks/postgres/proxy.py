@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Passes bytes on to a server on 127.0.0.1. `sent` counts those of the clients."""
+    """Passes bytes on to a server on 127.0.0.1; while `is_silent`, it swallows them. `sent` counts the clients'.
+
+    When a client sends what has `unanswered` in it, the server gets that, and all is cut before its answer comes.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -16,18 +19,23 @@ class Proxy:
         self._cut_at = -1
         self.port = 0
         self.sent = 0
-        self.on_cut: Callable[[], None] = lambda: None
+        self.is_silent = False
+        self.unanswered = b""
+        self._cut_answer = False
 
     def cut_after(self, sent: int) -> None:
         """Cut all connections as soon as the clients have sent so many bytes more."""
         self._cut_at = self.sent + sent
+
+    def stay(self) -> None:
+        """Cut nothing."""
+        self._cut_at = -1
 
     def cut(self) -> None:
         """Reset all connections, as when a cable is pulled between two switches that notice."""
         self._cut_at = -1
         for writer in list(self._writers):
             writer.transport.abort()
-        self.on_cut()
 
     async def close(self) -> None:
         """Refuse connections from now on."""
@@ -48,18 +56,31 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
-        await asyncio.gather(self._pass_on(reader, far_writer, count=True), self._pass_on(far_reader, writer))
+        await asyncio.gather(
+            self._pass_on(reader, far_writer, self._note_request), self._pass_on(far_reader, writer, self._note_answer)
+        )
         self._writers -= {writer, far_writer}
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool = False) -> None:
+    def _note_request(self, data: bytes) -> None:
+        self.sent += len(data)
+        if 0 <= self._cut_at < self.sent:
+            self.cut()
+        self._cut_answer = bool(self.unanswered) and self.unanswered in data
+
+    def _note_answer(self, data: bytes) -> None:
+        if self._cut_answer:
+            self._cut_answer = False
+            self.cut()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], None]
+    ) -> None:
         try:
             while data := await reader.read(16384):
-                if count:
-                    self.sent += len(data)
-                    if 0 <= self._cut_at < self.sent:
-                        self.cut()
-                writer.write(data)
-                await writer.drain()
+                note(data)
+                if not self.is_silent:
+                    writer.write(data)
+                    await writer.drain()
         except OSError:
             pass  # cut
         finally:
