@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
+from bus.manager import Manager
 from sinks.postgres.address import Address
 from sinks.postgres.archive import PostgresArchive
 from tests.services.postgres import NoPostgres, Postgres, postgres_for_tests
@@ -59,3 +60,17 @@ async def archive(address: Address) -> AsyncIterator[PostgresArchive]:
     """An archive, open to write."""
     async with await PostgresArchive.open(address) as opened:
         yield opened
+
+
+@pytest.fixture
+async def network(any_url: str) -> AsyncIterator[str]:
+    """A broker with a manager on it; its URL."""
+    async with Manager("manager", any_url):
+        yield any_url
+
+
+@pytest.fixture
+async def amqp_network(amqp_url: str) -> AsyncIterator[str]:
+    """The same, on RabbitMQ."""
+    async with Manager("manager", amqp_url):
+        yield amqp_url

@@ -4,45 +4,22 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-import asyncpg
 import pytest
 
 from bus import sink as sink_module
 from bus.archive import read_points
 from bus.errors import ConfigError, RpcError, StorageError
 from bus.history import HistoryClient
-from bus.manager import Manager
-from bus.source import Source
-from bus.timestamp import Timestamp
 from sinks import describing
 from sinks.postgres import sink as postgres_module
 from sinks.postgres.address import Address
-from sinks.postgres.archive import PostgresArchive
-from sinks.postgres.config import PostgresConfig
-from sinks.postgres.shards import shard_of
 from sinks.postgres.sink import PostgresSink
 from tests.sinks.postgres.proxy import proxy
+from tests.sinks.postgres.support import config, count, environment_of, process, source, stored, until
 from tests.sinks.postgres.test_archive import NOW, SECOND, query
-
-
-class HandSource(Source):
-    """Sends from outside."""
-
-    async def task(self) -> None:
-        await self.task_stop_future
-
-    ticks = 0
-
-    def tick(self, index: int, **values: float) -> None:
-        """One sample of ``web1.NAME`` each, `index` seconds after the start."""
-        self.ticks += 1
-        self.sample(Timestamp(NOW + index * SECOND), {f"web1.{name}": value for name, value in values.items()})
 
 
 @pytest.fixture(autouse=True)
@@ -51,61 +28,11 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(describing, "FIRST_QUESTION_S", 0.02)
 
 
-@pytest.fixture
-async def network(any_url: str) -> AsyncIterator[str]:
-    """A broker with a manager on it; its URL."""
-    async with Manager("manager", any_url):
-        yield any_url
-
-
-@pytest.fixture
-async def amqp_network(amqp_url: str) -> AsyncIterator[str]:
-    """The same, on RabbitMQ."""
-    async with Manager("manager", amqp_url):
-        yield amqp_url
-
-
 @pytest.fixture(autouse=True)
 def environment(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     """How a sink finds its database."""
     for name, value in environment_of(address).items():
         monkeypatch.setenv(name, value)
-
-
-def environment_of(address: Address) -> dict[str, str]:
-    return {
-        "POSTGRES_HOST": address.host,
-        "POSTGRES_PORT": str(address.port),
-        "POSTGRES_USER": address.user,
-        "POSTGRES_PASSWORD": address.password,
-        "POSTGRES_DB": address.database,
-    }
-
-
-def config(**others: object) -> PostgresConfig:
-    return PostgresConfig.load({"metrics": ["web1.#"], "persist_period": 0, "live_period": 0, **others})
-
-
-@asynccontextmanager
-async def source(url: str) -> AsyncIterator[HandSource]:
-    async with HandSource("source-web1", url, prefix="web1") as made:
-        yield made
-
-
-async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.01)
-
-
-async def stored(url: str, metric: str = "web1.a") -> list[tuple[int, float]]:
-    """(seconds after the start, value) of a metric in the database."""
-    async with await PostgresArchive.open(Address.from_url(url, {})) as archive:
-        chunk = await read_points(archive, metric)
-    return [((time - NOW) // SECOND, value) for time, value in zip(chunk.times, chunk.values, strict=True)]
 
 
 async def test_what_a_source_sends_is_in_the_database(network: str, database_url: str) -> None:
@@ -268,137 +195,6 @@ async def test_gaps_are_noted_but_not_by_those_who_share_a_queue(network: str, d
             web1.tick(1, a=1)
             await until(lambda: sink.points_received == 2)
         assert len(await query(database_url, "SELECT * FROM hostbus.gap")) == wanted
-
-
-# -- many hosts ----------------------------------------------------------------------------------------------------
-
-
-async def test_two_sinks_share_a_queue(amqp_network: str, database_url: str) -> None:
-    async with (
-        PostgresSink("sink-1", amqp_network, config=config(queue="archive")) as first,
-        PostgresSink("sink-2", amqp_network, config=config(queue="archive")) as second,
-        source(amqp_network) as web1,
-    ):
-        for index in range(100):
-            web1.tick(index, a=index, b=-index)
-            await web1.drain()
-        await until(lambda: first.points_stored + second.points_stored == 200)
-        assert first.points_stored > 50
-        assert second.points_stored > 50
-    assert await stored(database_url) == [(index, float(index)) for index in range(100)]
-
-
-async def test_two_shards_store_one_part_each(amqp_network: str, database_url: str) -> None:
-    names = [f"m{number}" for number in range(30)]
-    async with (
-        PostgresSink("sink-1", amqp_network, config=config(shard="1/2", live_period=0.02)) as first,
-        PostgresSink("sink-2", amqp_network, config=config(shard="2/2")) as second,
-        source(amqp_network) as web1,
-    ):
-        for index in range(20):
-            web1.tick(index, **dict.fromkeys(names, float(index)))
-        await until(lambda: first.points_stored + second.points_stored == 600)
-        mine = {f"web1.{name}" for name in names if shard_of(f"web1.{name}", 2) == 1}
-        assert first.points_stored == len(mine) * 20
-
-        async def shown() -> bool:
-            return {row["metric"] for row in await query(database_url, "SELECT metric FROM hostbus.newest")} == mine
-
-        await until(shown)
-    rows = await query(database_url, "SELECT metric, count(*), count(DISTINCT ns) FROM hostbus.points GROUP BY metric")
-    assert sorted(tuple(row) for row in rows) == [(f"web1.{name}", 20, 20) for name in sorted(names)]
-
-
-async def test_shards_of_one_token_do_not_take_each_others_points(amqp_network: str, database_url: str) -> None:
-    names = [f"m{number}" for number in range(30)]
-    async with source(amqp_network) as web1:
-        for shard in ("1/2", "2/2"):  # their queues are there from now on
-            async with PostgresSink("sink", amqp_network, config=config(shard=shard)):
-                pass
-        web1.tick(0, **dict.fromkeys(names, 1.0))
-        await web1.drain()
-        for shard in ("1/2", "2/2"):
-            async with PostgresSink("sink", amqp_network, config=config(shard=shard)) as sink:
-                await until(lambda: sink.points_stored > 0)
-    (row,) = await query(database_url, "SELECT count(*) FROM hostbus.point")
-    assert row["count"] == 30
-
-
-@asynccontextmanager
-async def process(url: str, address: Address, token: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``agent start postgres-sink`` in a process of its own."""
-    started = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agents.cli", "start", "postgres-sink", "--token", token, "--server", url),
-        *("--live-period", "0.1", *options),
-        env={**os.environ, **environment_of(address)},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        _, errors = await started.communicate()
-        assert address.password.encode() not in errors
-
-
-async def count(url: str, table: str = "hostbus.point") -> int:
-    """How many rows it has; 0 if there is no archive yet."""
-    try:
-        (row,) = await query(url, f"SELECT count(*) FROM {table}")
-    except asyncpg.UndefinedTableError:
-        return 0
-    return int(row[0])
-
-
-@pytest.mark.parametrize("kind", ["shared queue", "shards"])
-async def test_a_sink_that_is_killed_in_the_middle_loses_and_doubles_nothing(
-    amqp_network: str, database_url: str, address: Address, kind: str
-) -> None:
-    share = [["--queue", "archive"]] * 2 if kind == "shared queue" else [["--shard", "1/2"], ["--shard", "2/2"]]
-    names = [f"m{number}" for number in range(40)]
-    killed = 0
-    async with source(amqp_network) as web1, AsyncExitStack() as stack:
-        sinks = [
-            await stack.enter_async_context(
-                process(amqp_network, address, f"sink-{n}", "--persist-period", "0.05", *options)
-            )
-            for n, options in enumerate(share)
-        ]
-        await until(lambda: _both_run(web1))
-        for index in range(300):
-            web1.tick(index, **dict.fromkeys(names, float(index)))
-            await web1.drain()
-            if index in (50, 120, 190) or (index == 280 and kind == "shards"):
-                wanted = index * 10
-                await until(lambda: _at_least(database_url, wanted))  # noqa: B023  # it is awaited here
-                victim = killed % 2
-                sinks[victim].send_signal(signal.SIGKILL)
-                killed += 1
-                again = process(amqp_network, address, f"sink-{victim}", "--persist-period", "0.05", *share[victim])
-                sinks[victim] = await stack.enter_async_context(again)
-        await until(lambda: _at_least(database_url, 300 * len(names)), 60)
-        await until(lambda: _both_run(web1))
-        for sink in sinks:
-            sink.send_signal(signal.SIGTERM)
-            assert await sink.wait() == 0
-    assert killed >= 3
-    rows = await query(
-        database_url, "SELECT metric, count(*), count(DISTINCT ns), sum(value) FROM hostbus.points GROUP BY metric"
-    )
-    assert sorted(tuple(row) for row in rows) == [
-        (f"web1.{name}", 300, 300, float(sum(range(300)))) for name in sorted(names)
-    ]
-    assert len(await query(database_url, "SELECT * FROM hostbus.newest")) == len(names)
-
-
-async def _both_run(client: HandSource) -> bool:
-    return {"sink-0", "sink-1"} <= (await client.discover(0.2)).keys()
-
-
-async def _at_least(url: str, points: int) -> bool:
-    return await count(url) >= points
 
 
 async def test_a_mistake_is_one_line_on_the_command_line(address: Address, memory_url: str) -> None:
