@@ -8,25 +8,14 @@ from typing import NoReturn
 import typer
 from typer.main import get_command
 
-from agents.cli import (
-    archive,
-    check,
-    configs,
-    diff,
-    exits,
-    exporting,
-    gaps,
-    history,
-    importing,
-    listing,
-    log,
-    points,
-    query,
-    start,
-    up,
-)
-from agents.cli import run as run_command
+from agents.cli import archive, configs, exits, listing, log, points, query, start
+from agents.cli.exchange import exporting, importing
+from agents.cli.gaps import check, gaps
+from agents.cli.history import history
 from agents.cli.options import Verbose
+from agents.cli.spans import diff
+from agents.cli.spans import run as run_command
+from agents.cli.up import up
 from bus.errors import HostbusError
 
 app = typer.Typer(

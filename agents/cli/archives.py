@@ -63,9 +63,8 @@ async def history(archive: str, server: str, timeout_s: float) -> AsyncIterator[
         async with opened(archive) as found:
             yield found
         return
-    from bus.history import HistoryClient
-
     from agents.cli import connection
+    from bus.history import HistoryClient
 
     async with (
         connection.broker(server, timeout_s) as transport,

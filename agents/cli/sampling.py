@@ -12,7 +12,7 @@ from agents.cli.options import Format
 from agents.cli.output import point_line, print_json, print_line
 from agents.cli.running import run_agent
 from agents.cli.settings import Instance
-from agents.cli.tap import Tap, frame_of
+from agents.cli.up.tap import Tap, frame_of
 from bus.agent import default_url
 from bus.config import AgentConfig
 from bus.errors import HostbusError

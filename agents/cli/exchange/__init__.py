@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`agent export` and `agent import`: archives to files and back."""

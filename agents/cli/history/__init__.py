@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`agent history`: what an archive has of metrics."""

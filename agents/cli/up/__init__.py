@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`agent up`: the whole of hostbus in one process."""
