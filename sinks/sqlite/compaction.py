@@ -35,7 +35,7 @@ FEWEST_POINTS = 50
 
 BUDGET_POINTS = 50_000
 BUDGET_S = 0.05
-"""A step begins no other region after that, because inserts wait for its end."""
+"""A step begins nothing else after that, because inserts wait for its end."""
 
 _REGIONS_NS = [seconds * NS_PER_S for seconds in (3600, 600, 60)] + [FINEST.span_ns]
 _NOTHING = MAX_NS
@@ -46,9 +46,10 @@ _OLDEST = (
     "AND time >= :start AND time < :end), {nothing}))"
 )
 _OLDEST_OF = f"SELECT {_OLDEST.format(id=':metric', nothing=_NOTHING, finest=FINEST.id)}"
-_NEXT_METRIC = (
+_NEXT_METRICS = "FROM metric WHERE id > :metric ORDER BY id LIMIT 200"
+_NEXT_WITH_SOMETHING = (
     f"SELECT id, oldest FROM (SELECT id, {_OLDEST.format(id='metric.id', nothing=_NOTHING, finest=FINEST.id)} "
-    f"AS oldest FROM metric WHERE id > :metric ORDER BY id) WHERE oldest < {_NOTHING} LIMIT 1"
+    f"AS oldest {_NEXT_METRICS}) WHERE oldest < {_NOTHING} LIMIT 1"
 )
 
 
@@ -87,35 +88,35 @@ class Compaction:
             for metric in metrics:
                 self._late[metric] = min(self._late.get(metric, MAX_NS), time_ns)
 
-    def step(self, connection: sqlite3.Connection, before_ns: int, budget_points: int = BUDGET_POINTS) -> int:
-        """Move some of what is older than `before_ns`: 0 if nothing is left. Within a transaction."""
+    def step(self, connection: sqlite3.Connection, before_ns: int, budget_points: int = BUDGET_POINTS) -> int | None:
+        """Move some of what is older than `before_ns`: how many rows; None if nothing is left. Within a transaction."""
         stop_at = time.monotonic() + BUDGET_S
         moved = 0
-        while moved < budget_points and (moved == 0 or time.monotonic() < stop_at):
-            found = self._next(connection, before_ns)
-            if found is None:
-                break
-            moved += self._move(connection, *found)
+        while moved < budget_points and time.monotonic() < stop_at:
+            self._round = self._round or self._new_round(connection, before_ns)
+            if self._round is None:
+                return moved or None
+            moved += self._advance(connection, self._round)
         return moved
 
-    def _next(self, connection: sqlite3.Connection, before_ns: int) -> tuple[_Round, int] | None:
-        """The round, and the oldest time of its metric that was not looked at."""
-        while True:
-            current = self._round = self._round or self._new_round(connection, before_ns)
-            if current is None:
-                return None
-            limits = {"start": current.time, "end": current.end, "metric": current.metric}
-            (oldest,) = connection.execute(_OLDEST_OF, limits).fetchone()
-            if oldest < _NOTHING:
-                return current, oldest
-            following = None
-            if not current.only_one:
-                following = connection.execute(_NEXT_METRIC, {**limits, "start": current.begin}).fetchone()
-            if following is not None:
-                current.metric, current.time = following
-                return current, current.time
+    def _advance(self, connection: sqlite3.Connection, current: _Round) -> int:
+        """Move a region, or look for the next one; how many rows were moved."""
+        limits = {"start": current.time, "end": current.end, "metric": current.metric}
+        (oldest,) = connection.execute(_OLDEST_OF, limits).fetchone()
+        if oldest < _NOTHING:
+            return self._move(connection, current, oldest)
+        following = last = None
+        if not current.only_one:
+            following = connection.execute(_NEXT_WITH_SOMETHING, {**limits, "start": current.begin}).fetchone()
+            (last,) = connection.execute(f"SELECT max(id) FROM (SELECT id {_NEXT_METRICS})", limits).fetchone()
+        if following is not None:
+            current.metric, current.time = following
+        elif last is not None:
+            current.metric, current.time = last, current.end
+        else:
             self.settled_ns = max(self.settled_ns, current.end)
             self._round = None
+        return 0
 
     def _new_round(self, connection: sqlite3.Connection, before_ns: int) -> _Round | None:
         # Aggregates are formed of the rows of the finest tier, which must be there until then.
@@ -149,7 +150,11 @@ def compact_step(connection: sqlite3.Connection, before_ns: int, budget_points: 
 
     Looks at everything from the beginning. Who does this again and again keeps a `Compaction`.
     """
-    return Compaction().step(connection, before_ns, budget_points)
+    compaction = Compaction()
+    moved: int | None = 0
+    while moved == 0:
+        moved = compaction.step(connection, before_ns, budget_points)
+    return moved or 0
 
 
 def stored_buckets(connection: sqlite3.Connection, metric: int, start: int, end: int) -> list[Aggregate]:

@@ -29,7 +29,8 @@ PAUSE_S = 60.0
 SHARE_OF_TIME = 0.25
 """That steps may take while there is much to do; the rest is for inserts and readers."""
 
-Step = Callable[[sqlite3.Connection], int]
+Step = Callable[[sqlite3.Connection], int | None]
+"""Does something, and says how much; None if nothing is left to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Keeper:
             self._looked_by, self._looked_at_ns = rules, now_ns
             done += await self._steps(archive, expiry.step)
         if done:
-            await self._steps(archive, vacuum_step)
+            await self._steps(archive, lambda connection: vacuum_step(connection) or None)
             await archive.database.run(checkpoint)
             archive.size_bytes = archive.database.size_bytes
 
@@ -99,7 +100,7 @@ class Keeper:
         while True:
             begin = time.monotonic()
             part = await archive.database.write(step)
-            if not part:
+            if part is None:
                 return done
             done += part
             await asyncio.sleep((time.monotonic() - begin) * (1 / SHARE_OF_TIME - 1))

@@ -25,7 +25,7 @@ from sinks.sqlite.verify import check
 
 T = TypeVar("T")
 
-Step = Callable[[sqlite3.Connection], int]
+Step = Callable[[sqlite3.Connection], int | None]
 
 ROWS_PER_PORTION = 1000
 CHECKPOINT_EVERY_STEPS = 50
@@ -60,11 +60,11 @@ async def compact(where: str, *, hot: str, keep: Mapping[str, str]) -> AsyncGene
         work: tuple[tuple[Step, str], ...] = (
             (lambda connection: compaction.step(connection, before_ns), "rows packed"),
             (expiry.step, "rows and series removed"),
-            (lambda connection: vacuum_step(connection, 0.0), "pages given back"),
+            (lambda connection: vacuum_step(connection, 0.0) or None, "pages given back"),
         )
         for step, what in work:
             done = steps = 0
-            while part := await database.write(step):
+            while (part := await database.write(step)) is not None:
                 done += part
                 steps += 1
                 yield Progress(min(done / max(rows, 1), 1.0), done, what)

@@ -33,25 +33,24 @@ class Expiry:
         self._now_ns = now_ns
         self._retention = retention
         self._metric = 0
-        self.is_done = False
 
-    def step(self, connection: sqlite3.Connection) -> int:
-        """Remove something: how many rows and series; 0 if nothing is left. Within a transaction."""
+    def step(self, connection: sqlite3.Connection) -> int | None:
+        """Remove something: how many rows and series; None if nothing is left. Within a transaction."""
         stop_at = time.monotonic() + BUDGET_S
         removed = 0
         formed = rolled_to(connection)
-        while not self.is_done:
-            metrics = connection.execute(
-                "SELECT id, name FROM metric WHERE id >= ? ORDER BY id LIMIT ?", (self._metric, METRICS_PER_QUERY)
-            ).fetchall()
-            self.is_done = not metrics
+        while metrics := connection.execute(
+            "SELECT id, name FROM metric WHERE id >= ? ORDER BY id LIMIT ?", (self._metric, METRICS_PER_QUERY)
+        ).fetchall():
             for self._metric, name in metrics:
-                while part := self._expire(connection, self._metric, name, formed):
-                    removed += part
+                part = None
+                while part != 0:
                     if time.monotonic() >= stop_at:
                         return removed
+                    part = self._expire(connection, self._metric, name, formed)
+                    removed += part
             self._metric += 1
-        return removed
+        return removed or None
 
     def _expire(self, connection: sqlite3.Connection, metric: int, name: str, formed: Mapping[int, int]) -> int:
         """Remove some of a metric: how many rows and series; 0 if nothing of it is too old any more."""
@@ -71,7 +70,11 @@ class Expiry:
 
 def expire_step(connection: sqlite3.Connection, now_ns: int, retention: Retention) -> int:
     """Remove something that is too old: how many rows and series; 0 if nothing is left. Within a transaction."""
-    return Expiry(now_ns, retention).step(connection)
+    expiry = Expiry(now_ns, retention)
+    removed: int | None = 0
+    while removed == 0:
+        removed = expiry.step(connection)
+    return removed or 0
 
 
 def _unit(tier: int) -> int:

@@ -60,9 +60,9 @@ async def main():
             compaction.late(names, t0)
             compaction.late(["gone"], t0)
             for _ in range(3):
-                if not await archive.database.write(compaction.step, now, 1000):
+                if await archive.database.write(compaction.step, now, 1000) is None:
                     break
-            if not await archive.database.write(expiry.step):
+            if await archive.database.write(expiry.step) is None:
                 expiry = Expiry(now, retention)
             await archive.database.write(vacuum_step, 0.0)
             if index % 5 == 0:

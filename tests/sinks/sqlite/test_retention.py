@@ -22,6 +22,7 @@ from tests.sinks.sqlite.upkeep import (
     noise,
     points_of,
     seconds,
+    settle,
 )
 
 D = 24 * H
@@ -33,10 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def expire(archive: SqliteArchive, keep: dict[str, str], now_ns: int = NOW_NS, **keep_for: dict[str, str]) -> int:
-    expiry = Expiry(now_ns, Retention.load(keep, keep_for))
-    total = 0
-    while removed := await archive.database.write(expiry.step):
-        total += removed
+    total = await settle(archive, Expiry(now_ns, Retention.load(keep, keep_for)).step)
     assert await archive.database.write(expire_step, now_ns, Retention.load(keep, keep_for)) == 0
     return total
 

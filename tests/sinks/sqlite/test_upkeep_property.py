@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,7 @@ from sinks.sqlite import compaction
 from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.compaction import WINDOW_NS, Compaction
 from sinks.sqlite.retention import Expiry
-from tests.sinks.sqlite.upkeep import NOW_NS, T0, S, count, findings, points_of
+from tests.sinks.sqlite.upkeep import NOW_NS, T0, S, count, findings, points_of, settle
 
 METRICS = ("a", "b")
 TICK_NS = 2500 * 10**6
@@ -87,8 +88,9 @@ async def play(path: Path, acts: Sequence[Insert | Pack], *, expire: bool) -> No
     async with await SqliteArchive.open(path) as archive:
         for act in acts:
             if isinstance(act, Pack):
-                while await archive.database.write(keeper.step, T0 + act.before * WINDOW_NS, act.budget):
-                    pass
+                await settle(
+                    archive, partial(keeper.step, before_ns=T0 + act.before * WINDOW_NS, budget_points=act.budget)
+                )
                 continue
             times = act.times()
             values = [value_at(metric, when) for metric in act.metrics for when in times]
@@ -97,8 +99,7 @@ async def play(path: Path, acts: Sequence[Insert | Pack], *, expire: bool) -> No
             for metric in act.metrics:
                 wanted[metric].update(times)
         await check(archive, wanted)
-        while await archive.database.write(keeper.step, NOW_NS):
-            pass
+        await settle(archive, partial(keeper.step, before_ns=NOW_NS))
         await check(archive, wanted)
         assert await count(archive, "point") < 5 * 2 * 20, "only windows with few points are left in rows"
         if expire:
@@ -118,7 +119,5 @@ async def check(archive: SqliteArchive, wanted: Mapping[str, Set[int]]) -> None:
 async def expire_all(archive: SqliteArchive) -> None:
     """Remove what was before `END`, all but the coarse aggregates."""
     days = await archive._fetch("SELECT metric, time, count, sum, covered FROM rollup_1d")
-    expiry = Expiry(END + 86400 * S, Retention.load({"raw": "1d", "10s": "1d"}))
-    while await archive.database.write(expiry.step):
-        pass
+    await settle(archive, Expiry(END + 86400 * S, Retention.load({"raw": "1d", "10s": "1d"})).step)
     assert await archive._fetch("SELECT metric, time, count, sum, covered FROM rollup_1d") == days

@@ -5,6 +5,7 @@ import random
 import sqlite3
 import time
 from array import array
+from collections.abc import Callable
 
 from bus.archive import read_points
 from bus.frame import Group
@@ -33,9 +34,18 @@ def noise(count: int) -> list[float]:
 
 
 async def compact(archive: SqliteArchive, before_ns: int = NOW_NS, budget_points: int = 50_000) -> int:
+    """Pack all that is older; how many rows."""
     total = 0
     while moved := await archive.database.write(compact_step, before_ns, budget_points):
         total += moved
+    return total
+
+
+async def settle(archive: SqliteArchive, step: Callable[[sqlite3.Connection], int | None]) -> int:
+    """Do steps until nothing is left to do; what they did."""
+    total = 0
+    while (done := await archive.database.write(step)) is not None:
+        total += done
     return total
 
 
