@@ -255,7 +255,7 @@ def _pairs(flag: str, text: str) -> dict[str, str]:
     for word in text.split():
         key, equals, value = word.partition("=")
         if not key or not equals:
-            raise ConfigError(f"{flag}: {word!r} is not KEY=VALUE; or give all as a JSON object")
+            raise ConfigError(f"{flag}: expected KEY=VALUE, or all as a JSON object")
         found[key] = value
     return found
 

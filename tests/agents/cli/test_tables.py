@@ -130,7 +130,7 @@ def test_what_the_command_line_gives_goes_over_the_file(agent, write):
         (["--hosts", '{"host": "secret"'], "--hosts: what begins with { must be a JSON object: "),
         (["--hosts", '{"hots": "secret"}'], "talk-source: hosts[0]: unknown key 'hots'; did you mean 'host'?"),
         (["--set", 'hosts=[{"host": ""}]'], "talk-source: hosts[0].host: expected `str` of length >= 1"),
-        (["--labels", "secret"], "talk-source: labels: expected `table`, got `str`"),
+        (["--labels", "secret"], "--labels: expected KEY=VALUE, or all as a JSON object"),
     ],
 )
 def test_a_table_that_is_wrong_is_named_and_not_repeated(agent, arguments, says):
