@@ -173,7 +173,7 @@ def test_a_one_shot_command_ends_quietly_on_ctrl_c(start_agent):
         (("--keep", "raw=2d 10s=1d"), "keep: 10s is kept for 1d, less than the finer raw"),
         (("--keep", '{"raw": "2d", "10s": "1d"}'), "keep: 10s is kept for 1d, less than the finer raw"),
         (("--set", 'keep={"raw": "2d", "10s": "1d"}'), "keep: 10s is kept for 1d, less than the finer raw"),
-        (("--keep", "raw"), "--keep: 'raw' is not KEY=VALUE; or give all as a JSON object"),
+        (("--keep", "raw"), "--keep: expected KEY=VALUE, or all as a JSON object"),
         (("--keep", "{raw"), "--keep: what begins with { must be a JSON object"),
         (("--keep-for", "web1.a=1d"), "keep_for: expected `table`, got `str`"),
         (("--keep-for", '{"web1..a": {"raw": "1d"}}'), "keep_for: 'web1..a' is not a metric name or pattern"),
