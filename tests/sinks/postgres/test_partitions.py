@@ -100,8 +100,9 @@ async def test_a_point_that_comes_after_its_day_went_never_spoils_what_was_count
     await archive.insert([old])
     await archive.upkeep(7.0, settled_s=0)
     assert len(await stored(archive)) == 0
-    # The whole file once more, and a minute that was never there.
-    await archive.insert([old, group({"web1.a": [2.0] * 60}, start + HOUR)])
+    # A part of the file once more, and a minute that was never there.
+    again = group({"web1.a": [1.0] * 30}, start + 45 * SECOND)
+    await archive.insert([again, group({"web1.a": [2.0] * 60}, start + HOUR)])
     for _ in range(2):
         found = await archive.aggregates("web1.a", start, start + DAY_NS, HOUR)
         assert list(found.counts) == [120, 60]

@@ -16,6 +16,7 @@ from bus.frame import Group
 from sinks.postgres import rollups, timeline
 from sinks.postgres.address import Address
 from sinks.postgres.archive import PostgresArchive
+from sinks.postgres.locks import ROLLUP_LOCK
 from tests.sinks.memory_archive import MemoryArchive
 from tests.sinks.postgres.test_archive import NOW, SECOND, group, points, query
 
@@ -178,6 +179,15 @@ async def test_many_may_insert_and_form_at_once(address: Address) -> None:
     assert await rollups.form(archives[0].database, 0) == 0
     for archive in archives:
         await archive.aclose()
+
+
+async def test_while_another_sink_forms_them_they_are_left_to_it(archive: PostgresArchive, database_url: str) -> None:
+    await archive.insert([group({"web1.a": [1.0] * 10}, START)])
+    async with archive.database.connection() as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock($1)", ROLLUP_LOCK)
+        assert await rollups.form(archive.database, 0) == 0
+        assert len(await query(database_url, "SELECT * FROM hostbus.unformed")) == 1
+    assert await rollups.form(archive.database, 0) == 4
 
 
 async def test_an_unfinished_minute_is_left_until_it_has_settled(archive: PostgresArchive, database_url: str) -> None:

@@ -25,7 +25,7 @@ async def wire(address: Address) -> AsyncIterator[Proxy]:
 
 
 def batch(number: int, points: int = 100) -> list:  # type: ignore[type-arg]
-    return [group({"web1.a": [float(number)] * points, "web1.b": [1.0] * points}, NOW + number * points * SECOND)]
+    return [group({"web1.a": [float(number)] * points, "web1.b": [-1.0] * points}, NOW + number * points * SECOND)]
 
 
 async def until_stored(archive: PostgresArchive, number: int, points: int = 100) -> int:
@@ -168,6 +168,9 @@ async def test_a_database_that_was_put_back_from_a_backup_is_learned_anew(
         await other.insert([group({"other.a": [1.0]})])
         assert await other.insert(batch(0)) == 200
         await assert_whole(other, 1)
+        await terminate_all(database_url)
+        await until_stored(archive, 1)  # its metrics have other ids by now
+        await assert_whole(archive, 2)
 
 
 async def terminate_all(url: str) -> None:
