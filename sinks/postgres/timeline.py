@@ -30,6 +30,7 @@ async def aggregates(
     connection: Connection, metric: int, start_ns: int, end_ns: int, every_ns: int | None
 ) -> list[Aggregate]:
     """The aggregates of a metric over buckets of `every_ns`, or over everything. Wants a snapshot."""
+    gone_to: int = await connection.fetchval("SELECT gone_to FROM hostbus.tier WHERE id = $1", RAW.id)
     timeline = Timeline(
         connection,
         metric,
@@ -38,11 +39,18 @@ async def aggregates(
             "SELECT coalesce(hold, $2) FROM hostbus.metric WHERE id = $1", metric, DEFAULT_HOLD_NS
         ),
         changed=await changes.spans_for(connection, metric),
-        gone_to=await connection.fetchval("SELECT gone_to FROM hostbus.tier WHERE id = $1", RAW.id),
+        gone_to=gone_to,
     )
     fitting = [level for level, tier in enumerate(ROLLUPS, 1) if every_ns is None or every_ns % tier.span == 0]
     await timeline.read(max(fitting, default=0), start_ns, end_ns)
-    return combine(timeline.parts, every_ns)
+    rows = combine(timeline.parts, every_ns)
+    if every_ns is None and rows and rows[0].time >= gone_to:
+        # It may have begun with a whole bucket, and has the time of its first point.
+        (first_ns,) = (await reading.times_after(connection, [metric], start_ns, [end_ns])).values()
+        rows = [Aggregate(rows[0].time if first_ns is None else first_ns, *rows[0][1:])]
+    if rows and rows[0].time < MIN_NS:  # a bucket that begins before all times
+        rows[0] = Aggregate(MIN_NS, *rows[0][1:])
+    return rows
 
 
 class Timeline:
