@@ -56,6 +56,7 @@ def stored_points(
 ) -> Points:
     """The points of a metric with start_ns <= time < end_ns, oldest first, at most `limit`."""
     most = MAX_NS if limit is None else limit
+    end_ns = min(end_ns, MAX_NS)  # the last bucket of all time ends later than a column can say
     times, values = array("q"), array("d")
     for packed_times, (packed_values,) in series_between(connection, metric, RAW, start_ns, end_ns):
         rows = _rows(connection, metric, start_ns, packed_times[-1], most - len(times))
@@ -90,6 +91,7 @@ def series_between(
 
 def time_before(connection: sqlite3.Connection, metric: int, time_ns: int) -> int | None:
     """The time of the newest point before `time_ns`."""
+    time_ns = min(time_ns, MAX_NS)
     point = connection.execute("SELECT max(time) FROM point WHERE metric = ? AND time < ?", (metric, time_ns))
     (row,) = point.fetchone()
     found = connection.execute(_SERIES_BEFORE, (metric, RAW, time_ns)).fetchone()

@@ -34,6 +34,8 @@ class MemoryArchive:
             yield Chunk(metric, array("q", [t for t, _ in page]), array("d", [v for _, v in page]))
 
     async def aggregates(self, metric: str, start_ns: int, end_ns: int, every_ns: int | None = None) -> Aggregates:
+        if every_ns is not None and every_ns < 1:
+            raise ValueError(f"every_ns must be at least 1, not {every_ns}")
         known = sorted(self._points.get(metric, {}).items())
         before = [t for t, _ in known if t < start_ns]
         chosen = [(t, v) for t, v in known if start_ns <= t < end_ns]
@@ -56,14 +58,14 @@ class MemoryArchive:
             for time, value in zip(chunk.times, chunk.values, strict=True):
                 new += time not in stored
                 stored.setdefault(time, value)
-        self._missing += missing
+        self._missing += [frames for frames in missing if frames not in self._missing]
         return new
 
     async def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         self._metadata.update({name: dict(about) for name, about in metadata.items() if name in self._points})
 
     async def missing(self, since_ns: int = MIN_NS) -> list[MissingFrames]:
-        return [frames for frames in self._missing if frames.noticed >= since_ns]
+        return sorted((frames for frames in self._missing if frames.noticed >= since_ns), key=lambda one: one.noticed)
 
     async def add_event(self, event: Event) -> int:
         for stored in self._events:
