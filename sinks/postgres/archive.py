@@ -22,9 +22,8 @@ from bus.names import Selection
 from sinks.postgres import events, live, metadata, reading, retention, rollups, timeline
 from sinks.postgres.address import Address
 from sinks.postgres.database import Database
+from sinks.postgres.tables import Tier
 from sinks.postgres.writing import Writer
-
-DAY_S = 86400.0
 
 
 class PostgresArchive:
@@ -90,15 +89,15 @@ class PostgresArchive:
         async with self.database.connection() as connection:
             return await events.add(connection, event)
 
-    async def upkeep(self, retention_days: float = 0.0, *, settled_s: float = rollups.SETTLED_S) -> None:
+    async def upkeep(self, keep: Mapping[Tier, int] | None = None, *, settled_s: float = rollups.SETTLED_S) -> None:
         """What is to be done every half a minute: aggregates, the partitions of days to come, what has expired.
 
-        Several sinks may do so at once. retention_days: 0 keeps points for ever.
+        Several sinks may do so at once. keep: for how many ns each tier is kept; those left out for ever.
         """
         await self._writer.provide_partitions()
         await rollups.form(self.database, settled_s)
-        if retention_days:
-            await retention.expire(self.database, time.time_ns() - round(retention_days * DAY_S) * 10**9)
+        for tier, kept_ns in (keep or {}).items():
+            await retention.expire(self.database, tier, time.time_ns() - kept_ns)
 
     # -- reading ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 from bus.config import AgentConfig
 from bus.names import check_pattern
 from sinks.postgres.address import Address
+from sinks.postgres.retention import DEFAULT_KEEP, keep_ns
 from sinks.postgres.shards import Shard
 
 
@@ -40,9 +41,13 @@ class PostgresConfig(AgentConfig, frozen=True, kw_only=True):
     batch_points: Annotated[
         int, Meta(ge=1, le=1_000_000, description="store at the latest when so many points have come in")
     ] = 50_000
-    retention: Annotated[
-        float, Meta(ge=0, le=100_000, description="days that points are kept; aggregates stay. 0: for ever")
-    ] = 7.0
+    keep: Annotated[
+        dict[str, str],
+        Meta(
+            description="how long each tier (raw, 1m, 10m, 1h, 1d) is kept: raw=7d 1m=1y ...; what is not "
+            "mentioned for ever. Whole days go"
+        ),
+    ] = msgspec.field(default_factory=lambda: dict(DEFAULT_KEEP))
     queue: Annotated[
         str,
         Meta(
@@ -55,7 +60,8 @@ class PostgresConfig(AgentConfig, frozen=True, kw_only=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        """Checks the patterns and the shard. Raises ValueError."""
+        """Checks the patterns, the spans and the shard. Raises ValueError."""
+        keep_ns(self.keep)
         for pattern in self.metrics:
             check_pattern(pattern)
         if self.shard:

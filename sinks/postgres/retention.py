@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Days of points that are older than they are kept are dropped, when aggregates have been formed of all they hold."""
+"""What is older than it is kept goes, by whole days, when the coarser tier has been formed of all of it.
+
+A day of points is dropped with its partition. Aggregates, of which there is a sixtieth, are deleted row by row.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bus.archive import MIN_NS
 from bus.errors import StorageBusy
 from sinks.postgres import partitions
 from sinks.postgres.locks import ROLLUP_LOCK
 from sinks.postgres.partitions import DAY_NS, days_before, drop
-from sinks.postgres.tables import RAW
+from sinks.postgres.rollups import gone
+from sinks.postgres.tables import RAW, ROLLUPS, Tier
+from sinks.retention import FOREVER, TIERS, Retention
 
 if TYPE_CHECKING:
     from sinks.postgres.database import Connection, Database
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_KEEP: Mapping[str, str] = {"raw": "7d"}
 ROWS_AT_ONCE = 50_000
 
 _UNFORMED = "SELECT EXISTS (SELECT 1 FROM hostbus.unformed WHERE tier = $1 AND first < $2 AND last > $3)"
@@ -27,11 +35,42 @@ _DELETE = (
     "AND NOT EXISTS (SELECT 1 FROM hostbus.unformed u WHERE u.tier = $2 AND u.first <= time AND time < u.last) "
     "LIMIT $3))"
 )
+_DELETE_ROLLUP = (
+    "DELETE FROM hostbus.rollup WHERE ctid = ANY (ARRAY(SELECT ctid FROM hostbus.rollup WHERE tier = $2 AND time < $1 "
+    "AND NOT EXISTS (SELECT 1 FROM hostbus.unformed u WHERE u.tier = $2 AND u.first <= time AND time < u.last) "
+    "LIMIT $3))"
+)
 
 
-async def expire(database: Database, before_ns: int) -> int:
-    """Remove the whole days of points before a time; how many days, or portions, went."""
-    before_ns = before_ns // DAY_NS * DAY_NS
+def keep_ns(keep: Mapping[str, str]) -> dict[Tier, int]:
+    """For how many ns each tier is kept, from a configuration; without those that are kept for ever.
+
+    Raises ValueError that names what is wrong and says what is right.
+    """
+    spans = dict(zip(TIERS, Retention.load(keep, usual={}).default, strict=True))
+    return {tier: spans[tier.name] for tier in (RAW, *ROLLUPS) if spans[tier.name] != FOREVER}
+
+
+async def expire(database: Database, tier: Tier, before_ns: int) -> int:
+    """Remove the whole days of a tier before a time; how many days, or portions, went."""
+    before_ns = max(before_ns // DAY_NS * DAY_NS, MIN_NS)
+    return await (_expire_points(database, before_ns) if tier is RAW else _expire_rollup(database, tier, before_ns))
+
+
+async def _expire_rollup(database: Database, tier: Tier, before_ns: int) -> int:
+    portions = 0
+    while True:
+        async with database.connection() as connection, connection.transaction():
+            if await gone(connection, tier) >= before_ns:  # what came late since then goes with the next day
+                return portions
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", ROLLUP_LOCK):
+                return portions
+            if await connection.execute(_DELETE_ROLLUP, before_ns, tier.id, ROWS_AT_ONCE) == "DELETE 0":
+                await connection.execute(_GONE, tier.id, before_ns)
+            portions += 1
+
+
+async def _expire_points(database: Database, before_ns: int) -> int:
     async with database.connection() as connection:
         days = await days_before(connection, before_ns)
         divided = await connection.fetchval("SELECT to_regclass('hostbus.point_other') IS NOT NULL")

@@ -43,7 +43,7 @@ _WRITE = (
     f"INSERT INTO hostbus.rollup AS old (tier, metric, time, {_COLUMNS}) SELECT $1, * FROM unnest($2::int[], "
     f"$3::bigint[], $4::bigint[], {', '.join(f'${number}::float8[]' for number in range(5, 12))}) "
     f"ON CONFLICT (tier, metric, time) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NAMES)} "
-    "WHERE old.time >= $12 "
+    "WHERE (old.time >= $12 OR old.count <= excluded.count) "
     f"AND ({', '.join(f'old.{name}' for name in _NAMES)}) IS DISTINCT FROM "
     f"({', '.join(f'excluded.{name}' for name in _NAMES)})"
 )
@@ -173,7 +173,7 @@ async def _from_aggregates(connection: Connection, source: Tier, target: Tier, f
 
 
 async def _write(connection: Connection, tier: Tier, rows: Sequence[tuple[Any, ...]], gone_to: int) -> None:
-    """Store buckets, or replace them; but none that was made of more than is there now."""
+    """Store buckets, or replace them; where the finer tier has gone, only by what is made of no less."""
     rows = [row for row in rows if row[1] >= MIN_NS]  # the first bucket of all times may begin before them
     if rows:
         await connection.execute(_WRITE, tier.id, *map(list, zip(*rows, strict=True)), gone_to)

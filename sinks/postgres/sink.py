@@ -21,6 +21,7 @@ from sinks.history import HistoryService
 from sinks.postgres.archive import PostgresArchive
 from sinks.postgres.config import PostgresConfig
 from sinks.postgres.live import Newest
+from sinks.postgres.retention import keep_ns
 from sinks.postgres.shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class PostgresSink(DurableSink):
             await asyncio.sleep(UPKEEP_S)
             archive = self._archive
             if archive is not None:
-                await self._try("form aggregates", archive.upkeep(self.config.retention))
+                await self._try("form aggregates", archive.upkeep(keep_ns(self.config.keep)))
 
     async def _try(self, what: str, work: Awaitable[None]) -> None:
         """Do what can wait for the next time; a cause of trouble is told once."""

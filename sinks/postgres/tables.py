@@ -51,6 +51,7 @@ _TABLES = f"""
         integral float8, covered float8 NOT NULL,
         PRIMARY KEY (tier, metric, time)
     ) WITH (fillfactor = 90);
+    CREATE INDEX rollup_time ON hostbus.rollup USING brin (time);
     -- What of a tier came before gone_to may have been removed.
     CREATE TABLE hostbus.tier (
         id smallint PRIMARY KEY, name text NOT NULL, span bigint NOT NULL, gone_to bigint NOT NULL

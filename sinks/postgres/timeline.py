@@ -8,7 +8,7 @@ has changed since it was formed, is taken from the finer tier, down to the point
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ async def aggregates(
     connection: Connection, metric: int, start_ns: int, end_ns: int, every_ns: int | None
 ) -> list[Aggregate]:
     """The aggregates of a metric over buckets of `every_ns`, or over everything. Wants a snapshot."""
-    gone_to: int = await connection.fetchval("SELECT gone_to FROM hostbus.tier WHERE id = $1", RAW.id)
+    gone_to = {tier: time for tier, time in await connection.fetch("SELECT id, gone_to FROM hostbus.tier")}  # noqa: C416
     timeline = Timeline(
         connection,
         metric,
@@ -44,7 +44,7 @@ async def aggregates(
     fitting = [level for level, tier in enumerate(ROLLUPS, 1) if every_ns is None or every_ns % tier.span == 0]
     await timeline.read(max(fitting, default=0), start_ns, end_ns)
     rows = combine(timeline.parts, every_ns)
-    if every_ns is None and rows and rows[0].time >= gone_to:
+    if every_ns is None and rows and rows[0].time >= gone_to[RAW.id]:
         # It may have begun with a whole bucket, and has the time of its first point.
         (first_ns,) = (await reading.times_after(connection, [metric], start_ns, [end_ns])).values()
         rows = [Aggregate(rows[0].time if first_ns is None else first_ns, *rows[0][1:])]
@@ -64,7 +64,7 @@ class Timeline:
         *,
         hold_ns: int,
         changed: list[tuple[int, Span]],
-        gone_to: int,
+        gone_to: Mapping[int, int],
     ) -> None:
         self.parts: list[Aggregate] = []
         self._connection = connection
@@ -102,13 +102,20 @@ class Timeline:
         for source, (start, end) in self._changed:
             if source == RAW.id:
                 end += self._hold_ns  # the next point, too, speaks for another time now
-            if source < tier.id:
+            else:
+                start = max(start, self._gone_to[source])  # what was formed before knows more
+            if source < tier.id and start < end:
                 spans.append((start // tier.span * tier.span, -(-end // tier.span) * tier.span))
         for start, end in changes.merged(spans):
             if max(start, first) < min(end, last):
                 yield max(start, first), min(end, last)
 
     async def _read_rollup(self, level: int, start_ns: int, end_ns: int) -> None:
+        """Buckets of a tier that begin in a range; where they have gone, those of a coarser one."""
+        gone_to = self._gone_to[ROLLUPS[level - 1].id]
+        if start_ns < min(gone_to, end_ns) and level < len(ROLLUPS):
+            await self._read_rollup(level + 1, start_ns, min(end_ns, gone_to))
+            start_ns = gone_to
         if start_ns < end_ns:
             self.parts += await self._stored(level, start_ns, end_ns)
 
@@ -118,15 +125,22 @@ class Timeline:
         return [Aggregate(*row[1:]) for row in rows]
 
     async def _read_points(self, start_ns: int, end_ns: int) -> None:
-        """From points; where they have gone, the minutes that begin in the range."""
-        if start_ns < self._gone_to:
-            await self._read_gone(start_ns, min(end_ns, self._gone_to))
-            start_ns = self._gone_to
+        """From points; where they have gone, from what is left."""
+        gone_to = self._gone_to[RAW.id]
+        if start_ns < gone_to:
+            await self._read_left(start_ns, min(end_ns, gone_to))
+            start_ns = gone_to
         if start_ns < end_ns:
             self.parts += await self._aggregated(start_ns, end_ns, self._every_ns)
 
-    async def _read_gone(self, start_ns: int, end_ns: int) -> None:
-        """Where points have gone, a minute that was formed knows more than the points that came later."""
+    async def _read_left(self, start_ns: int, end_ns: int) -> None:
+        """Where points have gone: a minute that was formed knows more than the points that came later."""
+        gone_to = self._gone_to[FINEST.id]
+        if start_ns < gone_to:
+            await self._read_rollup(1, start_ns, min(end_ns, gone_to))
+            start_ns = gone_to
+        if start_ns >= end_ns:
+            return
         formed = await self._stored(1, start_ns // FINEST.span * FINEST.span, end_ns)
         known = {row.time for row in formed}
         late = combine(await self._aggregated(start_ns, end_ns, FINEST.span), FINEST.span)
