@@ -48,6 +48,7 @@ class Writer:
         self.ids: dict[str, int] = {}
         self._holds: dict[int, int] = {}
         self._newest: dict[int, int] = {}
+        self._expired: dict[int, int] = {}  # until when, of metrics that have no later points
         self._rolled: dict[int, int] = {}
         self._cascade_at = 0
         self._is_loaded = False
@@ -60,10 +61,15 @@ class Writer:
         """Make sure that all is remembered."""
         if self._is_loaded:
             return
-        known = connection.execute("SELECT id, name, hold FROM metric").fetchall()
-        self.ids = {name: metric for metric, name, _ in known}
-        self._holds = {metric: hold for metric, _, hold in known if hold is not None}
+        known = connection.execute("SELECT id, name, hold, raw_from FROM metric").fetchall()
+        self.ids = {name: metric for metric, name, _, _ in known}
+        self._holds = {metric: hold for metric, _, hold, _ in known if hold is not None}
         self._newest = newest_times(connection)
+        self._expired = {
+            metric: raw_from
+            for metric, _, _, raw_from in known
+            if raw_from is not None and self._newest.get(metric, MIN_NS) < raw_from
+        }
         self._rolled = rollups.rolled_to(connection)
         self._cascade_at = 0
         self._is_loaded = True
@@ -115,6 +121,8 @@ class Writer:
         times, newest = one.times, self._newest
         if any(ends.get(metric, newest.get(metric, MIN_NS)) >= times[0] for metric, _ in one.columns):
             return False
+        if self._expired and any(self._expired.get(metric, MIN_NS) > times[0] for metric, _ in one.columns):
+            return False  # its aggregates may have counted them before they expired
         return len(times) == 1 or all(map(lt, times, times[1:]))
 
     def _append(self, connection: sqlite3.Connection, prompt: Sequence[Family]) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,8 +17,11 @@ from bus.aggregates import Aggregate
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from bus.frame import Group
+from sinks.retention import Retention
 from sinks.sqlite import compaction, reading
-from sinks.sqlite.tiers import COARSER
+from sinks.sqlite.retention import expire_step
+from sinks.sqlite.tiers import COARSER, FINEST, RAW, ROLLUPS
+from sinks.sqlite.timeline import Kept, stretches
 from tests.sinks.sqlite.workbench import DAY, HOUR, MINUTE, T0, S, Workbench, group
 
 NAMES = ("fast", "slow", "silent")
@@ -140,7 +144,7 @@ def test_points_are_all_points_whatever_came_before(
 
 @pytest.mark.usefixtures("tiny_blocks")
 @given(scripts)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_views_for_other_programs_tell_the_same(script: Script) -> None:
     with Workbench() as bench:
         play(bench, script)
@@ -153,3 +157,91 @@ def test_the_views_for_other_programs_tell_the_same(script: Script) -> None:
                 )
                 found = [Aggregate(*(math.nan if number is None else number for number in row)) for row in rows]
                 assert_same(found, bench.expected(name, MIN_NS, MAX_NS, tier.span_ns))
+
+
+# -- what is read ------------------------------------------------------------------------------------------
+
+NEVER = MAX_NS + 1
+FORMED = T0 + 40 * DAY + 123 * S
+END = T0 + 41 * DAY
+
+
+def tiers(**expired: int) -> list[Kept]:
+    """All tiers of an archive of `FORMED`; `expired` says up to when which are not there any more."""
+    found = [Kept(RAW, 1, expired.get("raw", MIN_NS), NEVER)]
+    for tier in ROLLUPS:
+        until = NEVER if tier is FINEST else FORMED // tier.span_ns * tier.span_ns
+        found.append(Kept(tier.id, tier.span_ns, expired.get(f"tier{tier.id}", T0 - 400 * DAY), until))
+    return found
+
+
+@given(st.integers(T0, END), st.integers(T0, END), st.sampled_from(EVERY))
+def test_any_range_is_covered_once_with_few_rows(start: int, end: int, every: int | None) -> None:
+    found = list(stretches(tiers(), start, end, every))
+    position = start
+    for tier, first, last in found:
+        assert first == position
+        assert first < last
+        if tier:
+            span = ROLLUPS[tier - 1].span_ns
+            assert first % span == last % span == 0
+            assert every is None or every % span == 0
+        position = last
+    assert position == max(start, end) or not found
+    if every is None:
+        assert sum((last - first) / S for tier, first, last in found if tier == RAW) < 2 * 10
+        rows = sum((last - first) // ROLLUPS[tier - 1].span_ns for tier, first, last in found if tier)
+        assert rows < 2 * (5 + 9 + 5 + 23) + 41 + 30, "few at the ends, days between, and what is not formed yet"
+
+
+def test_a_bucket_is_read_from_the_coarsest_tier_that_divides_it() -> None:
+    start, end = T0 + DAY, T0 + 3 * DAY
+    found = {every: list(stretches(tiers(), start, end, every)) for every in EVERY}
+    assert found[7 * S] == found[25 * S] == [(RAW, start, end)]
+    assert found[30 * S] == [(1, start, end)]
+    assert found[MINUTE] == [(2, start, end)]
+    assert found[5 * HOUR] == [(4, start, end)]
+    assert found[None] == found[7 * DAY] == [(5, start, end)]
+
+
+def test_what_is_not_formed_yet_comes_from_the_next_finer_tier() -> None:
+    start, end = FORMED - 2 * HOUR, FORMED + HOUR
+    found = list(stretches(tiers(), start, end, HOUR))
+    assert [tier for tier, *_ in found] == [RAW, 1, 2, 3, 4, 2, 1, RAW]
+    assert max(last for tier, _, last in found if tier >= 2) <= FORMED
+
+
+def test_where_the_finer_tiers_have_expired_the_finest_that_is_left_serves() -> None:
+    week = T0 + 7 * DAY
+    kept = tiers(raw=T0 + 30 * DAY, tier1=T0 + 10 * DAY, tier2=week)
+    assert list(stretches(kept, T0 + 29 * DAY + 5 * S, T0 + 30 * DAY + 5 * S, S)) == [
+        (1, T0 + 29 * DAY, T0 + 30 * DAY),
+        (RAW, T0 + 30 * DAY, T0 + 30 * DAY + 5 * S),
+    ]
+    assert list(stretches(kept, week - 1, T0 + 12 * DAY, 10 * S)) == [
+        (3, week - 10 * MINUTE, week),
+        (2, week, T0 + 10 * DAY),
+        (1, T0 + 10 * DAY, T0 + 12 * DAY),
+    ]
+    (only,) = stretches(kept, week - HOUR + S, week - HOUR + 2 * S, None)
+    assert only == (3, week - HOUR, week - HOUR + 2 * S), "the bucket that reaches into it"
+
+
+def test_aggregates_outlive_their_points() -> None:
+    """What retention leaves: aggregates, and of the oldest but the coarse ones."""
+    with Workbench(now=T0 + 8 * DAY) as bench:
+        times = range(T0, T0 + 6 * DAY, 30 * S)
+        bench.insert(group(["a"], times, [float(number % 100) for number in range(len(times))]))
+        whole = bench.expected("a", T0, T0 + 6 * DAY, HOUR)
+        keep = Retention.load({"raw": "3d", "10s": "5d", "1m": "5d"})
+        while bench.transaction(lambda connection: expire_step(connection, bench.now, keep)):
+            pass
+        assert bench.points("a", MIN_NS, MAX_NS)[0][0] == T0 + 5 * DAY
+        assert_same(bench.aggregates("a", T0, T0 + 6 * DAY, HOUR), whole)
+        assert [one.count for one in bench.aggregates("a", T0, T0 + 6 * DAY, None)] == [len(times)]
+        minutes = bench.aggregates("a", T0, T0 + 6 * DAY, MINUTE)
+        steps = [later.time - one.time for one, later in pairwise(minutes)]
+        assert set(steps[: 3 * 144 - 1]) == {10 * MINUTE}
+        assert set(steps[3 * 144 :]) == {MINUTE}
+        seconds = bench.aggregates("a", T0 + 4 * DAY + S, T0 + 4 * DAY + 35 * S, 7 * S)
+        assert sum(one.count for one in seconds) == 2, "buckets of 10 s, for there are no points"
