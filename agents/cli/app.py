@@ -8,7 +8,8 @@ from typing import NoReturn
 import typer
 from typer.main import get_command
 
-from agents.cli import archive, configs, exits, listing, log, points, query, start
+from agents.cli import configs, exits, listing, log, points, query, start
+from agents.cli.archive import archive
 from agents.cli.exchange import exporting, importing
 from agents.cli.gaps import check, gaps
 from agents.cli.history import history

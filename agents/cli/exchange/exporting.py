@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli.archives import ArchivePath
 from agents.cli.exchange.formats import FileFormat
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Server, Timeout, Verbose, examples
 from agents.cli.timespan import From, To
 
@@ -119,8 +119,8 @@ def _check_stdout(form: "Format") -> None:
 
 
 async def _work(form: "Format", request: "Request", path: Path | None, wait_s: float, *, restart: bool) -> list[str]:
-    from agents.cli.archives import history, opened
     from agents.cli.exchange.export_job import ExportJob
+    from agents.cli.opening import history, opened
     from agents.cli.progress import bar
 
     name = str(path) if path else "stdout"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli.archives import ArchivePath
 from agents.cli.exchange.formats import FileFormat
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Verbose, examples
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def import_(
 
 
 async def _work(jobs: "list[ImportJob]", archive: str) -> None:
-    from agents.cli.archives import Access, opened
+    from agents.cli.opening import Access, opened
     from agents.cli.progress import bar
 
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli.archives import ArchivePath
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Format, Output, Timeout, Verbose, examples
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def check(
     wait_s = connection.seconds(timeout, "--timeout")
 
     async def look() -> Mapping[str, list[Finding]]:
-        from agents.cli.archives import history
+        from agents.cli.opening import history
 
         async with history(archive, server, wait_s) as found:
             return await examine(found, pattern, Timestamp.now().posix_ns, age, forget_s)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli.archives import ArchivePath
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Format, Output, Verbose, examples
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def gaps(
 
 async def _show(pattern: str, start_ns: int, now_ns: int, where: str, output: Format) -> None:
     from agents.cli import columns
-    from agents.cli.archives import opened
     from agents.cli.gaps.survey import survey
+    from agents.cli.opening import opened
     from agents.cli.output import print_json, print_line
 
     async with opened(where) as archive:

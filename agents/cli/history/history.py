@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.cli.archives import ArchivePath
 from agents.cli.history.query import Query, chosen, note
 from agents.cli.history.resolution import POINT_BY_POINT, POINTS, Extent, Limits, wanted_step_ns
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Server, Timeout, Verbose, examples
 from agents.cli.timespan import From, To, span
 
@@ -78,7 +78,7 @@ def history(
     verbose: Verbose = False,
 ) -> None:
     """Show what an archive has of metrics: values, aggregates, charts."""
-    from agents.cli import archives, connection
+    from agents.cli import connection, opening
     from agents.cli.query import checked
     from bus.timestamp import Timestamp
 
@@ -97,7 +97,7 @@ def history(
         check_target(html)
 
     async def show() -> None:
-        async with archives.history(archive, server, wait_s) as source:
+        async with opening.history(archive, server, wait_s) as source:
             query = Query(
                 source=source,
                 metrics=await chosen(source, patterns),

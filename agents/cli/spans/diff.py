@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agents.cli.archives import ArchivePath
+from agents.cli.opening import ArchivePath
 from agents.cli.options import Format, Output, Verbose, examples
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def diff(
 
 
 async def _list(where: str, output: Format) -> None:
-    from agents.cli.archives import opened
+    from agents.cli.opening import opened
     from agents.cli.output import print_json, print_table
     from agents.cli.quantity import length
     from agents.cli.spans.spans import all_spans
@@ -90,7 +90,7 @@ async def _list(where: str, output: Format) -> None:
 
 
 async def _compare(labels: Sequence[str], patterns: Sequence[str], where: str, output: Format) -> None:
-    from agents.cli.archives import opened
+    from agents.cli.opening import opened
     from agents.cli.output import print_json, print_line
     from agents.cli.spans.spans import all_spans, find
 

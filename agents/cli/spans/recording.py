@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agents.cli import archives, log
+from agents.cli import log, opening
 from agents.cli.catalog import known_agents
 from agents.cli.settings import Settings
 from agents.cli.spans.figures import chosen_metrics
@@ -62,7 +62,7 @@ class Sources:
 
     def history(self) -> AbstractAsyncContextManager[History]:
         """The archive, to be read."""
-        return archives.history(self.archive, self.server, self.timeout_s)
+        return opening.history(self.archive, self.server, self.timeout_s)
 
 
 class Recording(Protocol):
@@ -190,7 +190,7 @@ class OwnSamples:
         """
         await self._fleet.aclose()
         if self._metadata:
-            async with archives.opened(self._sources.where, archives.Access.write) as archive:
+            async with opening.opened(self._sources.where, opening.Access.write) as archive:
                 await archive.set_metadata(self._metadata)
 
 

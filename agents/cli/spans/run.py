@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from agents.cli.archives import ArchivePath
+from agents.cli.opening import ArchivePath
 from agents.cli.options import File, Format, Output, Timeout, Verbose, examples
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ async def _measured(
 
 
 async def _record(event: Any, sources: "Sources") -> None:
-    from agents.cli.archives import Access, opened
+    from agents.cli.opening import Access, opened
     from bus.errors import HostbusError
 
     if sources.is_remote:

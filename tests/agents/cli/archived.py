@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.cli.archives import Access, opened
+from agents.cli.opening import Access, opened
 from bus.archive import Event, MissingFrames
 from bus.frame import Group
 

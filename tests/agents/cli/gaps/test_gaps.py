@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agents.cli.archives import opened
 from agents.cli.gaps.survey import survey
+from agents.cli.opening import opened
 from bus.frame import CONTENT_TYPE, Frame, Group, encode_frame
 from bus.interval import IntervalSource
 from bus.manager import Manager

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.cli import archives
+from agents.cli import opening
 from agents.cli.history import rows as history_rows
 from bus.archive import MIN_NS, Event
 from bus.chunk import MAX_NS
@@ -57,7 +57,7 @@ def show(agent, archive, monkeypatch) -> Show:
     async def opened(*_: object) -> AsyncIterator[MemoryArchive]:
         yield archive
 
-    monkeypatch.setattr(archives, "history", opened)
+    monkeypatch.setattr(opening, "history", opened)
     return lambda *arguments: agent("history", *HOUR, *arguments)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from agents.cli.archives import DEFAULT_SCHEME, ArchivePath
+from agents.cli.opening import DEFAULT_SCHEME, ArchivePath
 from agents.cli.options import Format, Output, Verbose, examples
 from bus.errors import HostbusError
 from bus.maintenance import Maintenance, Migrated, Progress
@@ -207,7 +207,7 @@ def sql(
     first, last, integral, covered, mean). Times are ns since 1970: datetime(time / 1000000000, 'unixepoch').
     """
     from agents.cli import connection
-    from agents.cli.sql_output import writer
+    from agents.cli.archive.sql_output import writer
     from agents.cli.timespan import moment
     from bus.archive import MIN_NS
     from bus.chunk import MAX_NS

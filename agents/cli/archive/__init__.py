@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`agent archive`: an archive's inside."""
