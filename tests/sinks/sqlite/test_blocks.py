@@ -65,6 +65,13 @@ def test_numbers_with_decimals_come_back_bit_by_bit(whole: list[int], decimals: 
         assert unpacked.tobytes() == given_column.tobytes()
 
 
+@pytest.mark.parametrize("odd", [-0.0, math.nan, math.inf, 1e300, 0.1 + 0.2, float(2**60)])
+def test_one_number_that_is_no_decimal_comes_back_among_decimals(odd: float) -> None:
+    values = array("d", [number / 10 for number in range(500)])
+    values[300] = odd
+    assert unpack_columns(pack_columns([values]), 500)[0].tobytes() == values.tobytes()
+
+
 @given(st.sets(st.integers(-(2**62), 2**62) | st.integers(0, 300), min_size=1, max_size=200))
 def test_times_come_back(times: set[int]) -> None:
     packed = pack_times(array("q", sorted(times)))
