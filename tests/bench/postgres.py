@@ -54,58 +54,67 @@ def ticks(points: int, ticks_per_group: int) -> list[Group]:
     return groups
 
 
-async def measure(
-    server: Postgres, *, ticks_per_group: int, batch_points: int, points: int = 400_000, rounds: int = 3
-) -> InsertRate:
-    """Insert the same batches into an archive and by hand, in turns, each into a new database; the best of `rounds`."""
+async def measure(server: Postgres, *, ticks_per_group: int, batch_points: int, points: int = 800_000) -> InsertRate:
+    """Insert the same batches into an archive and by hand, one here and one there, so that both see the same noise."""
     groups = ticks(points, ticks_per_group)
     size = max(1, batch_points // (METRICS * ticks_per_group))
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
     warm_up = max(1, WARM_UP_POINTS // (size * METRICS * ticks_per_group))
+    async with database(server) as ours, database(server) as other:
+        archive = await PostgresArchive.open(Address.from_url(ours, {}))
+        connection = await _by_hand(other)
+        spent = {"archive": Clock(), "plain": Clock()}
+        for number, batch in enumerate(batches):
+            if number == warm_up:
+                spent = {"archive": Clock(), "plain": Clock()}
+            rows = _arrivals(batch)
+            works = [("archive", archive.insert(batch)), ("plain", _insert_by_hand(connection, rows))]
+            for name, work in works if number % 2 else reversed(works):
+                with spent[name]:
+                    await work
+        await archive.aclose()
+        await connection.close()
     timed = sum(group.points for batch in batches[warm_up:] for group in batch)
-    ours, plain = [], []
-    for _ in range(rounds):
-        async with database(server) as url:
-            plain.append(await _by_hand(url, batches, warm_up))
-        async with database(server) as url:
-            ours.append(await _archive(url, batches, warm_up))
     return InsertRate(
         ticks_per_group=ticks_per_group,
         batch_points=batch_points,
-        archive_per_s=timed / min(wall for wall, _ in ours),
-        archive_cpu_ns=min(cpu for _, cpu in ours) / timed * 1e9,
-        plain_per_s=timed / min(wall for wall, _ in plain),
-        plain_cpu_ns=min(cpu for _, cpu in plain) / timed * 1e9,
+        archive_per_s=timed / spent["archive"].wall_s,
+        archive_cpu_ns=spent["archive"].cpu_s / timed * 1e9,
+        plain_per_s=timed / spent["plain"].wall_s,
+        plain_cpu_ns=spent["plain"].cpu_s / timed * 1e9,
     )
 
 
-async def _archive(url: str, batches: Sequence[Sequence[Group]], warm_up: int) -> tuple[float, float]:
-    async with await PostgresArchive.open(Address.from_url(url, {})) as archive:
-        for batch in batches[:warm_up]:
-            await archive.insert(batch)
-        wall, cpu = time.perf_counter(), time.process_time()
-        for batch in batches[warm_up:]:
-            await archive.insert(batch)
-        return time.perf_counter() - wall, time.process_time() - cpu
+class Clock:
+    """Adds up the seconds of its bodies, of wall-clock and of this process's CPU time."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+
+    def __enter__(self) -> None:
+        self.wall_s -= time.perf_counter()
+        self.cpu_s -= time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s += time.perf_counter()
+        self.cpu_s += time.process_time()
 
 
-async def _by_hand(url: str, batches: Sequence[Sequence[Group]], warm_up: int) -> tuple[float, float]:
-    """The same key, one transaction per batch, in the order of arrival; making the rows is not counted."""
+async def _by_hand(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """A table with the same key."""
     connection = await asyncpg.connect(url)
     await connection.execute("CREATE TABLE point (metric int, time bigint, value float8, PRIMARY KEY (metric, time))")
     await connection.execute("CREATE TEMP TABLE staged (metric int, time bigint, value float8) ON COMMIT DELETE ROWS")
-    wall = cpu = 0.0
-    for number, batch in enumerate(batches):
-        rows = _arrivals(batch)
-        start = time.perf_counter(), time.process_time()
-        async with connection.transaction():
-            await connection.copy_records_to_table("staged", records=rows, columns=("metric", "time", "value"))
-            await connection.execute("INSERT INTO point SELECT * FROM staged ON CONFLICT DO NOTHING")
-        if number >= warm_up:
-            wall += time.perf_counter() - start[0]
-            cpu += time.process_time() - start[1]
-    await connection.close()
-    return wall, cpu
+    return connection
+
+
+async def _insert_by_hand(
+    connection: "asyncpg.Connection[asyncpg.Record]", rows: Sequence[tuple[int, int, float]]
+) -> None:
+    """One transaction, in the order of arrival; making the rows is not counted."""
+    async with connection.transaction():
+        await connection.copy_records_to_table("staged", records=rows, columns=("metric", "time", "value"))
+        await connection.execute("INSERT INTO point SELECT * FROM staged ON CONFLICT DO NOTHING")
 
 
 def _arrivals(batch: Sequence[Group]) -> list[tuple[int, int, float]]:
