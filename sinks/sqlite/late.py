@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""Points that come late, or again: each is looked for, and what a new one changes is merged into the aggregates."""
+"""Points that come late, or again: each is looked for, and what a new one changes is merged into the aggregates.
+
+What is near the points of a metric is read once, whole minutes of it, and tells which points are new, for how long
+they and those after them speak, and whether they are the first or the last of their buckets.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Mapping, Sequence, Set
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from itertools import pairwise
-from math import isinf
+from math import isclose, isinf
 
 from bus.aggregates import NS_PER_S, Buckets
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from sinks.sqlite import rollups
-from sinks.sqlite.reading import first_value_time, last_value_time, stored_points, time_before
+from sinks.sqlite.reading import stored_points, time_before
 from sinks.sqlite.series import delete_orphans, overlapping
-from sinks.sqlite.tiers import COARSER, FINEST, ROLLUPS
+from sinks.sqlite.tiers import COARSER, FINEST, ROLLUPS, Tier
 
 _MINUTE = COARSER[0]
+
+RUN_NS = 3600 * NS_PER_S
+"""Points further apart are stored one after the other: all that lies between those of a run is read."""
 
 
 def insert(
@@ -32,18 +41,29 @@ def insert(
     given: dict[int, float] = {}
     for time_ns, value in zip(times, values, strict=True):
         given.setdefault(time_ns, value)
-    there = dict(zip(*stored_points(connection, metric, min(given), max(given) + 1), strict=True))
     (raw_from,) = connection.execute(
         "SELECT coalesce(raw_from, ?) FROM metric WHERE id = ?", (MIN_NS, metric)
     ).fetchone()
-    fresh = _not_expired(connection, metric, sorted(given.keys() - there.keys()), there, raw_from)
-    if not fresh:
-        return 0
-    connection.executemany(
-        "INSERT INTO point (metric, time, value) VALUES (?,?,?)", [(metric, t, given[t]) for t in fresh]
-    )
-    _merge(connection, metric, fresh, given, there, hold_ns, rolled, raw_from)
-    return len(fresh)
+    stored = 0
+    for run in _runs(sorted(given)):
+        place = _Place.around(connection, metric, run[0], run[-1], hold_ns)
+        fresh = _not_expired(connection, metric, [t for t in run if t not in place.old], place.old, raw_from)
+        if fresh:
+            connection.executemany(
+                "INSERT INTO point (metric, time, value) VALUES (?,?,?)", [(metric, t, given[t]) for t in fresh]
+            )
+            place.merge({t: given[t] for t in fresh}, rolled, raw_from)
+            stored += len(fresh)
+    return stored
+
+
+def _runs(times: Sequence[int]) -> Iterator[Sequence[int]]:
+    begin = 0
+    for place, (one, following) in enumerate(pairwise(times), 1):
+        if following - one > RUN_NS:
+            yield times[begin:place]
+            begin = place
+    yield times[begin:]
 
 
 def _not_expired(
@@ -55,53 +75,149 @@ def _not_expired(
     """
     if not times or times[0] >= raw_from:
         return times
-    span = _MINUTE.span_ns
-    old = {time_ns // span * span for time_ns in times if time_ns < raw_from}
+    old = {_MINUTE.start(time_ns) for time_ns in times if time_ns < raw_from}
     counted = {
         start
-        for start in old - {time_ns // span * span for time_ns in there}
+        for start in old - {_MINUTE.start(time_ns) for time_ns in there}
         if connection.execute(
             "SELECT 1 FROM rollup WHERE tier = ? AND metric = ? AND time = ?", (_MINUTE.id, metric, start)
         ).fetchone()
-        and not stored_points(connection, metric, start, start + span, 1)[0]
     }
-    return [time_ns for time_ns in times if time_ns >= raw_from or time_ns // span * span not in counted]
+    return [time_ns for time_ns in times if time_ns >= raw_from or _MINUTE.start(time_ns) not in counted]
 
 
-def _merge(
-    connection: sqlite3.Connection,
-    metric: int,
-    fresh: list[int],
-    given: Mapping[int, float],
-    there: Mapping[int, float],
-    hold_ns: int,
-    rolled: Mapping[int, int],
-    raw_from: int,
-) -> None:
-    """Add new points to the aggregates, and take from the points after them the time that they spoke for."""
-    before = time_before(connection, metric, fresh[0])
-    after_times, after_values = stored_points(connection, metric, fresh[-1] + 1, MAX_NS, 1)
-    old = {**there, **dict(zip(after_times, after_values, strict=True))}
-    line = sorted({*fresh, *(t for t in old if t > fresh[0])} | ({before} if before is not None else set()))
-    gaps = {line[0]: 0.0, **{b: _gap_s(a, b, hold_ns) for a, b in pairwise(line)}}
-    buckets = Buckets(fresh, [gaps[t] for t in fresh], FINEST.span_ns)
-    parts = list(buckets.aggregate(array("d", [given[t] for t in fresh])))
-    is_new = set(fresh)
-    changes = []
-    previous: int | None = None
-    for a, b in pairwise(line):
-        if a not in is_new:
-            previous = a
-        elif b not in is_new and old[b] == old[b]:
-            spoke_s = 0.0 if previous is None else _gap_s(previous, b, hold_ns)
-            if gaps[b] != spoke_s:
-                changes.append((b, _change(old[b], gaps[b], spoke_s), gaps[b] - spoke_s))
-    _loosen(connection, metric, {part.time for part in parts} | {_bucket(time_ns) for time_ns, _, _ in changes})
-    connection.executemany(
-        rollups.MERGE,
-        [(*row, *_has_ends(connection, row, is_new, raw_from)) for row in rollups.rows(metric, parts, rolled)],
-    )
-    connection.executemany(rollups.CORRECT, list(rollups.corrections(metric, changes, rolled)))
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What was stored around some times of a metric: the whole minutes, and the points next to them.
+
+    old: the points by time, in order · hold_ns: for how long a point may speak
+    """
+
+    connection: sqlite3.Connection
+    metric: int
+    hold_ns: int
+    old: dict[int, float]
+
+    @classmethod
+    def around(cls, connection: sqlite3.Connection, metric: int, first: int, last: int, hold_ns: int) -> _Place:
+        """What is stored around the times first to last."""
+        reach = min(hold_ns, _MINUTE.span_ns)
+        begin = max(min(_MINUTE.start(first), FINEST.start(first) - reach), MIN_NS)
+        end = max(_MINUTE.start(last) + _MINUTE.span_ns, FINEST.start(last + reach) + FINEST.span_ns)
+        times, values = stored_points(connection, metric, begin, end)
+        if hold_ns > reach:  # who speaks for longer may be further away; for another the point tells the time alone
+            if not times or times[0] >= first:
+                before = time_before(connection, metric, begin)
+                if before is not None:
+                    more, its_value = stored_points(connection, metric, before, before + 1)
+                    times, values = more + times, its_value + values
+            if not times or times[-1] <= last:
+                more, its_value = stored_points(connection, metric, end, MAX_NS, 1)
+                times, values = times + more, values + its_value
+        return cls(connection, metric, hold_ns, dict(zip(times, values, strict=True)))
+
+    def merge(self, fresh: Mapping[int, float], rolled: Mapping[int, int], raw_from: int) -> None:
+        """Add new points to the aggregates, and take from the points after them the time that they spoke for."""
+        line = sorted((*fresh, *self.old))
+        gaps = {line[0]: 0.0, **{b: _gap_s(a, b, self.hold_ns) for a, b in pairwise(line)}}
+        buckets = Buckets(list(fresh), [gaps[t] for t in fresh], FINEST.span_ns)
+        parts = list(buckets.aggregate(array("d", fresh.values())))
+        followers = [b for a, b in pairwise(line) if a in fresh and b not in fresh and self.old[b] == self.old[b]]
+        _loosen(self.connection, self.metric, {part.time for part in parts} | set(map(FINEST.start, followers)))
+        changes = self._changes(followers, gaps)
+        ends = _Ends(
+            self.connection,
+            self.metric,
+            [t for t, value in self.old.items() if value == value],
+            [t for t, value in fresh.items() if value == value],
+            raw_from,
+        )
+        rows = list(rollups.rows(self.metric, parts, rolled))
+        self.connection.executemany(rollups.MERGE, [(*row, *ends.of(row)) for row in rows])
+        self.connection.executemany(rollups.CORRECT, list(rollups.corrections(self.metric, changes, rolled)))
+
+    def _changes(self, followers: Sequence[int], gaps: Mapping[int, float]) -> list[tuple[int, float, float]]:
+        """(time, more value x s, more s) of old points which others now come before."""
+        if not followers:
+            return []
+        covered = dict(
+            self.connection.execute(
+                "SELECT time, covered FROM rollup WHERE tier = ? AND metric = ? AND time >= ? AND time <= ?",
+                (FINEST.id, self.metric, FINEST.start(followers[0]), followers[-1]),
+            )
+        )
+        times = list(self.old)
+        changes = []
+        for time_ns in followers:
+            start = FINEST.start(time_ns)
+            spoke_s = self._spoke_s(times, time_ns, covered.get(start, 0.0))
+            if gaps[time_ns] != spoke_s:
+                value = self.old[time_ns]
+                changes.append((time_ns, _change(value, gaps[time_ns], spoke_s), gaps[time_ns] - spoke_s))
+        return changes
+
+    def _spoke_s(self, times: Sequence[int], time_ns: int, covered_s: float) -> float:
+        """For how long an old point spoke, in a bucket that covered so much.
+
+        The hold may have been another one then: the metadata of a metric come later than its first points.
+        """
+        place = bisect_left(times, time_ns)
+        if place == 0:
+            return 0.0
+        gap_s = (time_ns - times[place - 1]) / NS_PER_S
+        start = FINEST.start(time_ns)
+        inside = range(max(bisect_left(times, start), 1), bisect_left(times, start + FINEST.span_ns))
+        bucket = [
+            (times[i] - times[i - 1]) / NS_PER_S for i in inside if self.old[times[i]] == self.old[times[i]]
+        ]
+        for hold_s in (self.hold_ns / NS_PER_S, *sorted(set(bucket)), 0.0):
+            if isclose(sum(gap for gap in bucket if gap <= hold_s), covered_s, abs_tol=1e-6):
+                return gap_s if gap_s <= hold_s else 0.0
+        return min(_gap_s(times[place - 1], time_ns, self.hold_ns), covered_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Whether new values are the first or the last of their buckets; `old` and `new` are times of values, in order.
+
+    What is old is known for whole minutes; for longer buckets the aggregates of the next finer tier tell.
+    """
+
+    connection: sqlite3.Connection
+    metric: int
+    old: Sequence[int]
+    new: Sequence[int]
+    raw_from: int
+
+    def of(self, row: rollups.Row) -> tuple[bool, bool]:
+        """For a bucket with new values."""
+        tier, _, start = map(int, row[:3])
+        if start < self.raw_from:  # what was there before has expired
+            return False, False
+        return self._is_first(ROLLUPS[tier - FINEST.id], start), self._is_last(ROLLUPS[tier - FINEST.id], start)
+
+    def _is_first(self, tier: Tier, start: int) -> bool:
+        first = self.new[bisect_left(self.new, start)]
+        if tier.id <= _MINUTE.id:
+            return bisect_left(self.old, start) == bisect_left(self.old, first)
+        finer = ROLLUPS[tier.id - FINEST.id - 1]
+        return self._is_first(finer, finer.start(first)) and not self._has(finer, start, finer.start(first))
+
+    def _is_last(self, tier: Tier, start: int) -> bool:
+        end = start + tier.span_ns
+        last = self.new[bisect_left(self.new, end) - 1]
+        if tier.id <= _MINUTE.id:
+            return bisect_left(self.old, end) == bisect_right(self.old, last)
+        finer = ROLLUPS[tier.id - FINEST.id - 1]
+        after = finer.start(last) + finer.span_ns
+        return self._is_last(finer, finer.start(last)) and not self._has(finer, after, end)
+
+    def _has(self, tier: Tier, start: int, end: int) -> bool:
+        found = self.connection.execute(
+            "SELECT 1 FROM rollup WHERE tier = ? AND metric = ? AND time >= ? AND time < ? LIMIT 1",
+            (tier.id, self.metric, start, min(end, MAX_NS)),
+        )
+        return found.fetchone() is not None
 
 
 def _loosen(connection: sqlite3.Connection, metric: int, starts: Set[int]) -> None:
@@ -117,26 +233,12 @@ def _loosen(connection: sqlite3.Connection, metric: int, starts: Set[int]) -> No
         if newest is None or not loosened_to <= start < newest[0]:
             continue
         for one in overlapping(connection, metric, FINEST.id, start, start + 1):
+            # A row of the same bucket has points that came later than the packed ones, at its end.
             buckets = zip(one.times, map(int, one.columns[0]), *one.columns[1:], strict=True)
-            connection.executemany(rollups.APPEND, [(FINEST.id, metric, *bucket) for bucket in buckets])
+            connection.executemany(rollups.MERGE, [(FINEST.id, metric, *bucket, True, False) for bucket in buckets])
             connection.execute("DELETE FROM series WHERE id = ?", (one.id,))
             delete_orphans(connection, (one.block,))
             loosened_to = one.times[-1] + 1
-
-
-def _bucket(time_ns: int) -> int:
-    return time_ns // FINEST.span_ns * FINEST.span_ns
-
-
-def _has_ends(connection: sqlite3.Connection, row: rollups.Row, is_new: Set[int], raw_from: int) -> tuple[bool, bool]:
-    """Whether the first and the last value of a bucket are among the new points."""
-    tier, metric, start = map(int, row[:3])
-    end = start + ROLLUPS[tier - FINEST.id].span_ns
-    if start < raw_from:  # what was there before has expired
-        return False, False
-    return first_value_time(connection, metric, start, end) in is_new, last_value_time(
-        connection, metric, start, end
-    ) in is_new
 
 
 def _change(value: float, speaks_s: float, spoke_s: float) -> float:

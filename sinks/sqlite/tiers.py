@@ -17,6 +17,10 @@ class Tier:
     name: str
     span_ns: int
 
+    def start(self, time_ns: int) -> int:
+        """Where the bucket begins in which a time lies."""
+        return time_ns // self.span_ns * self.span_ns
+
 
 ROLLUPS: tuple[Tier, ...] = tuple(Tier(number, name, span) for number, (name, span) in enumerate(TIERS_NS.items(), 1))
 FINEST = ROLLUPS[0]
