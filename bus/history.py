@@ -8,8 +8,9 @@ take `Timestamp` and `Timedelta`. All ranges are start <= time < end.
 from __future__ import annotations
 
 import asyncio
+import logging
 from array import array
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Unpack
 
 from bus.agent import AgentOptions
 from bus.aggregates import Aggregate, Aggregates, combine
-from bus.archive import MIN_NS, PAGE_POINTS
+from bus.archive import MIN_NS, PAGE_POINTS, Event
 from bus.chunk import MAX_NS, Chunk
 from bus.client import REGISTER_TIMEOUT_S, Client
 from bus.dataframe import Statistic, to_dataframe
-from bus.errors import NotArchived, RpcError, Unroutable
+from bus.errors import HostbusError, NotArchived, RpcError, Unroutable
+from bus.events import add_event, list_events
+from bus.history_joining import joined
 from bus.history_link import HistoryLink
 from bus.history_wire import HistoryRequest, HistoryResponse, RequestType
 from bus.names import check_metric, check_pattern, is_pattern, matches
@@ -32,8 +35,16 @@ from bus.transport.base import Consumption, Transport
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+logger = logging.getLogger(__name__)
+
 AT_ONCE = 32
 """Requests under way when many metrics are asked for."""
+KEEPERS_TIMEOUT_S = 2.0
+KEEPERS_FOR_S = 60.0
+"""So long it is believed which archives keep a metric."""
+MAX_KEEPERS = 100_000
+JOINED_AT_ONCE = 4000
+"""Longer answers of several archives are joined in a thread: 100,000 points take 50 ms."""
 
 
 class _Unknown(NotArchived):
@@ -42,6 +53,8 @@ class _Unknown(NotArchived):
 
 class HistoryClient(Client):
     """Reads history: ``async with HistoryClient("my-tool", url) as history``.
+
+    What several archives keep is joined: each point that one of them has, of each bucket the fullest aggregate.
 
     A metric that no archive keeps has no points for `points`, `aggregates` and `last`, as the protocol `History`
     has it; the methods with MetricQ's names raise NotArchived for it. All raise NotArchived if the archive that
@@ -64,6 +77,8 @@ class HistoryClient(Client):
     ) -> None:
         super().__init__(token, url, add_uuid=options.get("add_uuid", True), config=options.get("config"))
         self._timeout_s = timeout_s
+        self._keepers: dict[str, tuple[float, list[str]]] = {}  # by metric: until when it holds, and tokens
+        self._keepers_unknown_until = 0.0
 
     async def start(self) -> None:
         """Join the bus. Raises NotConnected if there is no manager."""
@@ -128,6 +143,7 @@ class HistoryClient(Client):
         One request for each metric, `AT_ONCE` at a time.
         """
         names = list(await self.metrics(pattern)) if is_pattern(pattern) else [check_pattern(pattern)]
+        await self._learn_keepers(names)
         found: dict[str, tuple[int, float]] = {}
         remaining = iter(names)
 
@@ -145,6 +161,19 @@ class HistoryClient(Client):
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return {name: found[name] for name in names if name in found}
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    async def events(self, start_ns: int = MIN_NS, end_ns: int = MAX_NS, *, source: str | None = None) -> list[Event]:
+        """The events that begin before `end_ns` and do not end before `start_ns`, oldest first; their ids are 0.
+
+        Takes a second: all archives are looked for.
+        """
+        return await list_events(self, start_ns, end_ns, source, self._timeout_s)
+
+    async def add_event(self, event: Event, metrics: Iterable[str]) -> list[str]:
+        """Store an event in each archive that keeps any of the metrics, names or patterns; the tokens of these."""
+        return await add_event(self, event, metrics, self._timeout_s)
 
     # -- by MetricQ's names ----------------------------------------------------------------------------
 
@@ -260,13 +289,36 @@ class HistoryClient(Client):
 
     async def _ask(self, metric: str, request: HistoryRequest) -> HistoryResponse:
         check_metric(metric)
+        await self._learn_keepers([metric])
+        _, archives = self._keepers.get(metric, (0.0, ()))
         try:
-            return await self._archives.ask(metric, request, self._timeout_s)
+            answers = await self._archives.ask(metric, request, self._timeout_s, archives)
         except Unroutable:
             pass
+        else:
+            if sum(len(answer.times) for answer in answers) <= JOINED_AT_ONCE or len(answers) == 1:
+                return joined(answers, request)
+            return await asyncio.to_thread(joined, answers, request)
         if await self.get_metrics([metric], historic=True, timeout=self._timeout_s):
             raise NotArchived(f"the archive that keeps {metric!r} is not running: start it, and ask again")
         raise _Unknown(f"no archive keeps {metric!r}: check the name, and that the archive has subscribed to it")
+
+    async def _learn_keepers(self, metrics: Sequence[str]) -> None:
+        """Make sure that `_keepers` has these metrics, unless the manager is away or does not know."""
+        now = asyncio.get_running_loop().time()
+        unknown = [metric for metric in metrics if self._keepers.get(metric, (now, ()))[0] <= now]
+        if not unknown or now < self._keepers_unknown_until:
+            return
+        try:
+            reply = await self.rpc("history.archives", metrics=unknown, timeout=min(self._timeout_s, KEEPERS_TIMEOUT_S))
+        except HostbusError as error:  # MetricQ's manager does not know: then the first answer is taken
+            logger.debug("%s: not known who keeps %d metrics: %s", self.token, len(unknown), error)
+            self._keepers_unknown_until = now + KEEPERS_FOR_S
+            return
+        archives: dict[str, list[str]] = reply["archives"]
+        if len(self._keepers) + len(unknown) > MAX_KEEPERS:
+            self._keepers.clear()
+        self._keepers.update({metric: (now + KEEPERS_FOR_S, archives.get(metric, [])) for metric in unknown})
 
 
 def _range(start: Timestamp | None, end: Timestamp | None) -> tuple[int, int]:

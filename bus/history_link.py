@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """`HistoryLink`: asks the archives on the bus, and matches what they answer.
 
-A request goes to every archive that keeps the metric. The first good answer is taken; an error waits a moment
-for a better one. Reading changes nothing, so that a request may be sent again when the connection was lost.
+A request goes to every archive that keeps the metric. All those that are known to keep it are waited for, a moment
+longer than the first of them; an error waits for a better answer. Reading changes nothing, so that a request may be
+sent again when the connection was lost.
 """
 
 import asyncio
 import logging
 import uuid
+from collections.abc import Iterable
 
 from bus.errors import BadFrame, NotConnected, PublishFailed, RpcError, RpcTimeout, Unroutable
 from bus.history_wire import HistoryRequest, HistoryResponse, decode_history_response, encode_history_request
@@ -16,6 +18,10 @@ from bus.transport.base import Consumer, Delivery, Message, Transport
 logger = logging.getLogger(__name__)
 
 ERROR_PATIENCE_S = 0.5
+OTHERS_PATIENCE_S = 2.0
+"""When one archive has answered, the others have so long to do so, too."""
+SILENCE_S = 60.0
+"""One that did not is not waited for again for so long, unless something comes from it."""
 RETRY_S = 1.0
 DECODED_AT_ONCE_BYTES = 256 * 1024
 """Longer answers are read in a thread: 16 MiB take a second."""
@@ -37,6 +43,8 @@ class HistoryLink:
         self._exchange = exchange
         self._queue = queue
         self._waiting: dict[str, asyncio.Queue[Message | None]] = {}
+        self._silent_until: dict[str, float] = {}  # by the archive's token
+        self._clock = asyncio.get_running_loop().time
         self._consumer: asyncio.Future[Consumer] = asyncio.get_running_loop().create_future()
 
     def consumes_with(self, consumer: Consumer) -> None:
@@ -46,6 +54,7 @@ class HistoryLink:
     def on_delivery(self, delivery: Delivery) -> None:
         """An answer has come."""
         message = delivery.message
+        self._silent_until.pop(message.app_id, None)
         if (arrivals := self._waiting.get(message.correlation_id)) is not None:
             arrivals.put_nowait(message)
         else:
@@ -58,8 +67,10 @@ class HistoryLink:
         for arrivals in self._waiting.values():
             arrivals.put_nowait(None)
 
-    async def ask(self, metric: str, request: HistoryRequest, timeout_s: float) -> HistoryResponse:
-        """The answer to a request.
+    async def ask(
+        self, metric: str, request: HistoryRequest, timeout_s: float, archives: Iterable[str] = ()
+    ) -> list[HistoryResponse]:
+        """The good answers to a request, at least one; `archives` are the tokens of those that should answer.
 
         Raises Unroutable if no archive takes it, RpcError with the words of an archive that cannot answer,
         RpcTimeout if none does in time.
@@ -76,21 +87,22 @@ class HistoryLink:
             mandatory=True,
             expiration_s=timeout_s,
         )
+        good: list[HistoryResponse] = []
         try:
             async with asyncio.timeout(timeout_s):
-                while True:
+                while not good:
                     patience_s = None if await self._is_sent(message) else RETRY_S
-                    response = await self._first_good(arrivals, patience_s)
-                    if response is not None:
-                        return response
+                    await self._gather(arrivals, patience_s, self._expected(archives), good)
         except TimeoutError:
-            why = self._transport.last_error
-            raise RpcTimeout(
-                f"no answer about {metric!r} within {timeout_s:g} s: "
-                + (f"no connection ({why})" if why else "is the archive that keeps it running?")
-            ) from None
+            if not good:
+                why = self._transport.last_error
+                raise RpcTimeout(
+                    f"no answer about {metric!r} within {timeout_s:g} s: "
+                    + (f"no connection ({why})" if why else "is the archive that keeps it running?")
+                ) from None
         finally:
             del self._waiting[correlation_id]
+        return good
 
     async def _is_sent(self, message: Message) -> bool:
         """False if it has to be tried again. Raises Unroutable."""
@@ -103,26 +115,39 @@ class HistoryLink:
             return False
         return True
 
-    async def _first_good(
-        self, arrivals: asyncio.Queue[Message | None], patience_s: float | None
-    ) -> HistoryResponse | None:
-        """The first answer that is no error, or None if the request must be sent again. Raises RpcError."""
+    def _expected(self, archives: Iterable[str]) -> set[str]:
+        now = self._clock()
+        return {token for token in archives if self._silent_until.get(token, now) <= now}
+
+    async def _gather(
+        self,
+        arrivals: asyncio.Queue[Message | None],
+        patience_s: float | None,
+        expected: set[str],
+        good: list[HistoryResponse],
+    ) -> None:
+        """Put the answers that are no errors into `good`; none: the request must be sent again. Raises RpcError."""
         refusal = ""
-        while True:
+        while not good or expected:
             try:
                 async with asyncio.timeout(patience_s):
                     message = await arrivals.get()
             except TimeoutError:
-                if refusal:
+                if refusal and not good:
                     raise RpcError(refusal) from None
-                return None
+                if good:
+                    self._silent_until.update(dict.fromkeys(expected, self._clock() + SILENCE_S))
+                return
             if message is None:
-                return None
+                good.clear()
+                return
             response = await _decoded(message.body)
-            if not response.error:
-                return response
-            refusal = refusal or (f"{message.app_id}: " if message.app_id else "") + response.error
-            patience_s = ERROR_PATIENCE_S
+            expected.discard(message.app_id)
+            if response.error:
+                refusal = refusal or (f"{message.app_id}: " if message.app_id else "") + response.error
+            else:
+                good.append(response)
+            patience_s = OTHERS_PATIENCE_S if good else ERROR_PATIENCE_S
 
 
 async def _decoded(body: bytes) -> HistoryResponse:

@@ -230,6 +230,11 @@ class Manager(Client):
             "config": self._registry.config(from_token),
         }
 
+    @rpc_handler("history.archives")
+    async def _archives_of(self, metrics: list[str]) -> Json:
+        """Who keeps each of these metrics: the tokens of archives, from each of which an answer may be expected."""
+        return {"archives": {name: self._registry.archives_of(name) for name in metrics}}
+
     @rpc_handler("db.register")
     async def _register_db(self, from_token: str, data: bool = True, **_others: Any) -> Json:
         return {

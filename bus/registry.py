@@ -185,6 +185,10 @@ class Registry:
         """Whether an archive keeps this metric."""
         return any(name in metrics for metrics in self.kept.values())
 
+    def archives_of(self, name: str) -> list[str]:
+        """The tokens of the archives that keep a metric, as far as they have said so."""
+        return sorted(token for token, metrics in self.kept.items() if token and name in metrics)
+
     async def add_sink(self, token: str) -> None:
         """A sink whose queue outlives it has registered."""
         if token not in self.sinks:
