@@ -18,8 +18,10 @@ from operator import lt
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import msgspec
+
 from bus.archive import Event, MissingFrames
-from bus.chunk import Chunk
+from bus.chunk import MAX_NS, Chunk
 from bus.errors import StorageError
 from bus.names import are_metrics, is_metric
 from bus.timestamp import Timestamp
@@ -108,7 +110,7 @@ class Format(Protocol):
 
 
 class Rules:
-    """What the points of a file must keep: allowed names, and in each metric times that strictly increase.
+    """What a file must keep: allowed names, in each metric times that strictly increase, extras that can be kept.
 
     Remembers the last time of every metric. `any_order` lifts the rule for times.
     """
@@ -127,6 +129,7 @@ class Rules:
         """Raises StorageError for the first point of the batch that breaks a rule."""
         self._check_names([chunk.metric for chunk in batch.chunks], batch)
         self._check_names(list(batch.extras.metadata), None)
+        self._check_extras(batch.extras)
         for chunk in batch.chunks:
             times = chunk.times
             last = self._last.get(chunk.metric)
@@ -145,6 +148,28 @@ class Rules:
             f"{self._path}: {place}: {wrong[:300]!r} is not a metric name: words of A-Z a-z 0-9 _ - joined by dots, "
             "at most 255 bytes"
         )
+
+    def _check_extras(self, extras: Extras) -> None:
+        for metric, about in extras.metadata.items():
+            self._check_texts(f"metadata of {metric}", about)
+        for event in extras.events:
+            place = f"event {event.label[:100]!r}"
+            self._check_texts(place, event)
+            self._check_int64(place, event.time, event.time if event.end is None else event.end)
+        for missing in extras.missing:
+            place = f"missing frames of {missing.source[:100]!r}"
+            self._check_texts(place, [missing.source, missing.key])
+            self._check_int64(place, missing.epoch, missing.first, missing.last, missing.noticed)
+
+    def _check_texts(self, place: str, value: Any) -> None:
+        try:
+            msgspec.json.encode(value)
+        except (ValueError, RecursionError):  # half of a character; a number or a depth that JSON does not have
+            raise StorageError(f"{self._path}: {place}: cannot be kept as JSON in UTF-8") from None
+
+    def _check_int64(self, place: str, *numbers: int) -> None:
+        if not all(-MAX_NS - 1 <= number <= MAX_NS for number in numbers):
+            raise StorageError(f"{self._path}: {place}: a number is not between -2**63 and 2**63 - 1")
 
     def _disorder(self, chunk: Chunk, last: int | None, batch: Batch) -> StorageError:
         befores = [chunk.times[0] - 1 if last is None else last, *chunk.times[:-1]]

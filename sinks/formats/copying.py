@@ -8,6 +8,7 @@ await export_json(archive, "all.json")
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from datetime import tzinfo
 from pathlib import Path
@@ -29,10 +30,10 @@ async def export_json(
     Raises StorageError if it cannot be written; a file that was there before then stays as it was.
     """
     target = Path(path)
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")  # nobody else's
     points = 0
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             async for piece, count in _json(archive, metrics, start_ns, end_ns):
                 await asyncio.to_thread(file.write, piece)
                 points += count

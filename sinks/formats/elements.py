@@ -25,10 +25,12 @@ T = TypeVar("T")
 READ_BYTES = 1024 * 1024
 MAX_ELEMENT_BYTES = 16 * 1024 * 1024
 MAX_SLOW_ELEMENTS = 10_000
+MAX_DEPTH = 1000
 _SPACE = re.compile(rb"[ \t\r\n]*")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive: no memory for a text however long
 _SCALAR = re.compile(rb"[^,\]}\s]+")
-_STEP = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]|"', re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+_STEP = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|"', re.DOTALL)
 
 
 class Scanner:
@@ -44,6 +46,8 @@ class Scanner:
         self._text = text
         self._is_at_end = False
         text.seek(offset)
+        if offset == 0 and self.more() and self.buffer.startswith(_BOM):
+            self.at = len(_BOM)
 
     @property
     def position(self) -> int:
@@ -54,12 +58,14 @@ class Scanner:
         """Read on, letting go of what is behind us; False at the end of the file."""
         if self._is_at_end:
             return False
+        kept = len(self.buffer) - self.at
+        if kept > MAX_ELEMENT_BYTES:
+            raise self.error(f"no element ends within {MAX_ELEMENT_BYTES >> 20} MiB: this is not such a file")
+        # A long element is looked at from its beginning each time: so each time there is twice as much of it.
+        read = self._text.read(max(READ_BYTES, kept))
         self.offset += self.at
-        read = self._text.read(READ_BYTES)
         self.buffer, self.at = self.buffer[self.at :] + read, 0
         self._is_at_end = not read
-        if len(self.buffer) > MAX_ELEMENT_BYTES + READ_BYTES:
-            raise self.error(f"no element ends within {MAX_ELEMENT_BYTES >> 20} MiB: this is not such a file")
         return bool(read)
 
     def peek(self) -> bytes:
@@ -112,6 +118,8 @@ class Scanner:
                 return None  # a text that does not end in the buffer
             if token in b"{[":
                 depth += 1
+                if depth > MAX_DEPTH:
+                    raise self.error("is nested too deeply")
             elif token in b"}]":
                 depth -= 1
                 if depth == 0:

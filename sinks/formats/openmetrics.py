@@ -29,8 +29,11 @@ from sinks.formats.rows import chunks_of, nth_row
 from sinks.formats.texts import to_float, value_texts
 
 _END = b"# EOF"
+_LABEL = r'[A-Za-z_]\w*+="(?:[^"\\]++|\\.)*+"'
+# Possessive: a line costs time in proportion to its length, whatever stands in it.
 _SAMPLE = re.compile(
-    r'[A-Za-z_:][A-Za-z0-9_:]*\{(?:[^}]*,)?metric="([^"\\]+)"(?:,[^}]*)?\} (\S+) (-?)(\d+)(?:\.(\d{1,9})0*)?',
+    rf'[A-Za-z_:][A-Za-z0-9_:]*+\{{(?:(?!metric=){_LABEL},)*+metric="([^"\\]++)"(?:,{_LABEL})*+,?\}} '
+    r"(\S++) (-?)(\d{1,18})(?:\.(\d{1,9})0*+)?",
     re.ASCII,
 )
 

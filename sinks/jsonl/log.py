@@ -6,7 +6,9 @@
     {"frames":{"full":false,...}}       ... and behind them what has thereby been written
 
 What stands behind the last line of ``frames`` belongs to a batch that was never acknowledged, and is cut off when
-the file is opened: the broker delivers it again. Nothing here may run on the event loop.
+the file is opened: the broker delivers it again. So is a last batch that does not match the checksum in its line of
+``frames``: when the power fails, the end of a batch may be on the disk without its middle. Nothing here may run on
+the event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import gzip
 import os
 import re
 import shutil
+import stat
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +47,16 @@ class Rotation:
     compress: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """What a line of ``frames`` says: what was written, when, and the batch before it."""
+
+    known: Knowledge
+    at: int
+    size: int
+    checksum: int
+
+
 class PointLog:
     """The file at `path`, open to be added to; who makes it has locked the path.
 
@@ -61,7 +75,7 @@ class PointLog:
         self._full_at = 0
         with self._busy():
             self._settle_rotation()
-            if not path.exists():
+            if not path.exists() or path.stat().st_size == 0:
                 self._make_new()
                 os.rename(self._new, path)
                 _sync_folder(path)
@@ -79,7 +93,7 @@ class PointLog:
         if is_full:
             after = Knowledge(dict(self.known.frames), dict(self.known.times))
             after.learn(news)
-        data = lines + _mark(after, is_full=is_full)
+        data = lines + _mark(after, is_full=is_full, lines=lines)
         with self._busy():
             try:
                 self._write(data)
@@ -95,13 +109,14 @@ class PointLog:
 
     @property
     def is_in_place(self) -> bool:
-        """False if another program has moved or removed the file."""
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return False
-        mine = os.fstat(self._descriptor)
-        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+        """False if another program has moved, removed or cut the file."""
+        with self._busy():
+            try:
+                found = os.stat(self.path)
+            except FileNotFoundError:
+                return False
+            mine = os.fstat(self._descriptor)
+        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino) and mine.st_size >= self.size
 
     def is_due(self, rotation: Rotation) -> bool:
         """Whether the file is to be put aside: it is large or old enough, and not empty."""
@@ -127,16 +142,18 @@ class PointLog:
     # -- opening ---------------------------------------------------------------------------------------
 
     def _settle_rotation(self) -> None:
-        """End what a crash in the middle of a rotation has left."""
+        """End what a crash in the middle of a rotation, or of making the first file, has left."""
         if self._new.exists():
-            if self.path.exists():
+            if self.path.exists() or _read_mark(self._new.read_bytes()) is None:
                 self._new.unlink()
             else:
                 os.rename(self._new, self.path)
 
     def _make_new(self) -> None:
-        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            if self.path.exists():  # whoever may not read that one may not read this one
+                os.fchmod(descriptor, stat.S_IMODE(self.path.stat().st_mode))
             first = _mark(self.known, is_full=True)
             while first:
                 first = first[os.write(descriptor, first) :]
@@ -150,24 +167,41 @@ class PointLog:
         if not first.startswith(_FULL_MARK):
             raise StorageError(
                 f"{self.path} is not a file of json-sink, which would cut off what it does not know: "
-                "move it away, or choose another --path"
+                "move it away, or choose another file"
             )
         begun = _read_mark(self._line_at(0))
         if begun is None:
             raise StorageError(f"{self.path}: its first line is damaged: move it away, and a new one is begun")
-        self.begun_ns, self._empty_size = begun[2], len(self._line_at(0))
-        found = Knowledge()
-        end = 0
+        self.begun_ns, self._empty_size = begun.at, len(self._line_at(0))
+        found, last, last_at, end = Knowledge(), begun, 0, 0
         self._full_at = self._last_full_mark()
         for line, line_end in self._lines(self._full_at):
             if line.startswith(_MARK) and (mark := _read_mark(line)) is not None:
-                found.learn(mark[1])
-                end = line_end
+                found.learn(mark.known)
+                last, last_at, end = mark, line_end - len(line), line_end
+        if not self._is_whole(last, last_at):
+            # Those before it were on the disk before it was begun.
+            os.ftruncate(self._descriptor, last_at - last.size)
+            self._recover()
+            return
         os.ftruncate(self._descriptor, end)
         os.lseek(self._descriptor, end, os.SEEK_SET)
         self.size = end
         found.learn(self.known)  # what this process knows is newer
         self.known = found
+
+    def _is_whole(self, mark: _Mark, mark_at: int) -> bool:
+        """Whether the batch before a mark is what was written."""
+        if not 0 <= mark.size <= mark_at:
+            raise StorageError(f"{self.path}: its last line is damaged: move it away, and a new one is begun")
+        return zlib.crc32(self._read(mark_at - mark.size, mark.size)) == mark.checksum
+
+    def _read(self, offset: int, size: int) -> bytes:
+        pieces = []
+        while size and (piece := os.pread(self._descriptor, size, offset)):
+            pieces.append(piece)
+            offset, size = offset + len(piece), size - len(piece)
+        return b"".join(pieces)
 
     def _last_full_mark(self) -> int:
         """Where the last whole line begins that tells all."""
@@ -259,27 +293,35 @@ def _compress(plain: Path) -> None:
     packed = plain.with_name(plain.name + ".gz")
     if not packed.exists():
         part = plain.with_name(plain.name + ".gz.part")
-        with plain.open("rb") as source, part.open("wb") as target:
-            with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6) as packing:
-                shutil.copyfileobj(source, packing, _READ_BYTES)
-            target.flush()
-            os.fsync(target.fileno())
-        os.rename(part, packed)
+        part.unlink(missing_ok=True)
+        try:
+            with plain.open("rb") as source, part.open("xb") as target:
+                shutil.copymode(plain, part)
+                with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6) as packing:
+                    shutil.copyfileobj(source, packing, _READ_BYTES)
+                target.flush()
+                os.fsync(target.fileno())
+            os.rename(part, packed)
+        except OSError:
+            part.unlink(missing_ok=True)  # a full disk needs the space
+            raise
         _sync_folder(packed)
     plain.unlink()
 
 
-def _mark(known: Knowledge, *, is_full: bool) -> bytes:
-    return msgspec.json.encode({"frames": {"full": is_full, "at": time.time_ns(), **known.to_json()}}) + b"\n"
+def _mark(known: Knowledge, *, is_full: bool, lines: bytes = b"") -> bytes:
+    about = {"full": is_full, "at": time.time_ns(), "bytes": len(lines), "crc32": zlib.crc32(lines)}
+    return msgspec.json.encode({"frames": {**about, **known.to_json()}}) + b"\n"
 
 
-def _read_mark(line: bytes) -> tuple[bool, Knowledge, int] | None:
-    """What such a line says: whether it is all, what was written, when; None if it is damaged or not whole."""
+def _read_mark(line: bytes) -> _Mark | None:
+    """What such a line says; None if it is damaged or not whole."""
     if not line.endswith(b"\n"):
         return None
     try:
         mark = msgspec.json.decode(line)["frames"]
-        return bool(mark["full"]), Knowledge.from_json(mark), int(mark["at"])
+        size, checksum = int(mark["bytes"]), int(mark["crc32"])
+        return _Mark(known=Knowledge.from_json(mark), at=int(mark["at"]), size=size, checksum=checksum)
     except (KeyError, TypeError, ValueError):
         return None
 

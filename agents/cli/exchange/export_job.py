@@ -5,6 +5,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -61,19 +62,22 @@ class Stdout:
         self._part = cast("BinaryIO", tempfile.TemporaryFile()) if form.assembles else self._whole  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
-        """Add bytes."""
-        self._part.write(data)
+        """Add bytes. Raises StorageError; BrokenPipeError if who reads it has enough."""
+        with _explained():
+            self._part.write(data)
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Let who reads it see it."""
-        self._part.flush()
+        with _explained():
+            self._part.flush()
 
     def finish(self, form: Format) -> None:
         """Make the whole of what is assembled at the end."""
-        if form.assembles:
-            form.assemble(self._part, self._whole)
-            self._part.close()
-        self._whole.flush()
+        with _explained():
+            if form.assembles:
+                form.assemble(self._part, self._whole)
+                self._part.close()
+            self._whole.flush()
 
 
 class ExportJob:
@@ -165,7 +169,7 @@ class ExportJob:
         await self._checkpoint(target, writer, len(self._names), self._request.start_ns)
 
     async def _checkpoint(self, target: Target, writer: Writer, number: int, next_ns: int) -> None:
-        target.write(writer.flush())
+        await asyncio.to_thread(_write_held, target, writer)
         state = {"metric": number, "next_ns": next_ns, "points": self.points, "writer": writer.state}
         await asyncio.to_thread(target.checkpoint, state)
 
@@ -188,10 +192,24 @@ class ExportJob:
         return Extras(metadata=metadata, events=events, missing=missing)
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"stdout cannot be written: {error.strerror or error}") from error
+
+
 def _write_page(target: Target, writer: Writer, page: Chunk, metadata: dict[str, Any]) -> int:
     data = writer.points(page, metadata)
     target.write(data)
     return len(data)
+
+
+def _write_held(target: Target, writer: Writer) -> None:
+    target.write(writer.flush())
 
 
 def _write_all(target: Target, pieces: Iterator[bytes]) -> None:

@@ -76,10 +76,8 @@ def export(
     request = _request(form, patterns, begin, end, archive, server)
     if path is None:
         _check_stdout(form)
-    elif path.exists() and not overwrite:
-        raise typer.BadParameter(f"--output: {path} is there already: --overwrite replaces it")
-    elif not path.parent.is_dir():
-        raise typer.BadParameter(f"--output: {path.parent} is not a directory")
+    else:
+        _check_output(path, overwrite=overwrite)
     try:
         told = connection.run(_work(form, request, path, wait_s, restart=restart))
     except KeyboardInterrupt:
@@ -116,6 +114,19 @@ def _request(form: "Format", patterns: list[str], begin: str, end: str, archive:
 def _check_stdout(form: "Format") -> None:
     if form.assembles and sys.stdout.isatty():
         raise typer.BadParameter(f"--output: {form.name} is nothing for a terminal: name a file")
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
+    if path.suffix == ".gz":
+        raise typer.BadParameter(f"--output: {path} would not be compressed: agent export ... | gzip > {path}")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"--output: {path.parent} is not a directory")
+    if not path.exists():
+        return
+    if not path.is_file():  # such a thing as /dev/null would be replaced by a file
+        raise typer.BadParameter(f"--output: {path} is not a file: - is stdout")
+    if not overwrite:
+        raise typer.BadParameter(f"--output: {path} is there already: --overwrite replaces it")
 
 
 async def _work(form: "Format", request: "Request", path: Path | None, wait_s: float, *, restart: bool) -> list[str]:

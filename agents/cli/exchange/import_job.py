@@ -110,8 +110,10 @@ class ImportJob:
         return f"{self.path}: {counts['points']:,} points, {counts['new']:,} of them new{events}{gone_on}"
 
     def close(self) -> None:
-        """Let go of what was opened. May be called twice."""
-        if self._journal is not None:
+        """Let go of what was opened; nothing stays of a file that was not found right. May be called twice."""
+        if self._journal is not None and self._journal.request is None:
+            self._journal.remove()
+        elif self._journal is not None:
             self._journal.close()
 
     async def _insert(self, archive: Archive, batch: Batch) -> None:

@@ -58,8 +58,9 @@ class Journal:
 
     def _open(self) -> int:
         while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                descriptor = os.open(self.path, flags, 0o644)
             except OSError as error:
                 raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
             try:

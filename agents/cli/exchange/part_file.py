@@ -30,7 +30,7 @@ class PartFile:
     def open(self, size: int) -> None:
         """Go on behind so many bytes, which are durable. Raises StorageError if they are not there."""
         try:
-            self._descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             found = os.fstat(self._descriptor).st_size
             if found >= size:
                 os.ftruncate(self._descriptor, size)
@@ -86,7 +86,8 @@ class PartFile:
 
     def _assembled(self, form: Format) -> Path:
         whole = self.part.with_name(self.part.name + ".whole")
-        with self.part.open("rb") as part, whole.open("wb") as out:
+        whole.unlink(missing_ok=True)
+        with self.part.open("rb") as part, whole.open("xb") as out:
             form.assemble(part, out)
             out.flush()
             os.fsync(out.fileno())

@@ -27,8 +27,6 @@ GOOD = {
 async def test_one_point_as_others_may_write_it(tmp_path, name):
     path = tmp_path / "file"
     for content in (GOOD[name], gzip.compress(GOOD[name]), b"\xef\xbb\xbf" + GOOD[name]):
-        if name == "json" and content[:1] == b"\xef":
-            continue
         path.write_bytes(content)
         assert points_of(await read_all(ALL[name], path)) == {"a.b": [(5, (1.5).hex())]}
 
@@ -91,7 +89,16 @@ async def test_one_point_as_others_may_write_it(tmp_path, name):
         ("json", '{"metrics": [{"timestamp": 5, "label": "a", "value": 1}]}', "Expected `str`, got `int`"),
         ("json", '{"metrics": [{"timestamp": "x", "label": "a", "value": 1}]}', "column 14: 'x' is not an ISO 8601"),
         ("json", '{"events": 1, "metrics": []}', "where '[' is due"),
-        ("json", '{"metrics": [' + '{"a":' * 100_000, "the file is cut off"),
+        ("json", '{"metrics": [' + '{"a":' * 100_000, "line 1, column 14: is nested too deeply"),
+        ("json", '{"metrics": [' + '{"a":' * 900, "the file is cut off"),
+        ("json", '{"metrics": [{"timestamp":"' + "a" * 18_000_000, "no element ends within 16 MiB"),
+        ("json", '{"metrics": [], "x":"' + "\\" * 18_000_000, "no element ends within 16 MiB"),
+        ("json", '{"metrics": [], "metadata": {"a": {"unit": "\\ud800"}}}', "metadata of a: cannot be kept as JSON"),
+        (
+            "json",
+            '{"metrics": [], "events": [{"timestamp": "2026-11-21T10:00:00Z", "label": "\\ud800"}]}',
+            "event '\\ud800': cannot be kept as JSON in UTF-8",
+        ),
         (
             "json",
             '{"metrics": [{"timestamp": "1970-01-01T00:00:01Z", "label": "CPU %", "value": 1},\n'
@@ -107,6 +114,8 @@ async def test_one_point_as_others_may_write_it(tmp_path, name):
         ("prometheus", 'b{metric="a.b"} 1 5\n', "is cut off: its last line is not '# EOF'"),
         ("prometheus", 'b{host="a"} 1 5\n# EOF\n', "line 1: has no label metric="),
         ("prometheus", 'b{metric="a.b"} 1\n# EOF\n', "line 1: is not NAME"),
+        ("prometheus", "b{" + 'metric="a",' * 300_000 + "\n# EOF\n", "line 1: is not NAME"),
+        ("prometheus", 'b{metric="a.b"} 1 ' + "9" * 5000 + "\n# EOF\n", "line 1: is not NAME"),
         ("prometheus", 'b{metric="a.b"} one 1\n# EOF\n', "line 1: 'one' is not a number"),
         ("prometheus", '# EOF\nb{metric="a.b"} 1 1\n', "line 2: stands behind '# EOF'"),
         ("prometheus", 'b{metric="a.b"} 1 99999999999\n# EOF\n', "line 1: the time 99999999999 s is not between"),
@@ -265,6 +274,7 @@ async def test_a_database_of_others_is_read(tmp_path):
         ("CREATE VIEW metrics AS SELECT 'x' timestamp, 'a' label, 1 value", "table metrics, row 1: 'x' is not an ISO"),
         ("CREATE VIEW metrics AS SELECT 1 timestamp, 'a' label, 'x' value", "table metrics, row 1: the value 'x'"),
         ("CREATE VIEW metrics AS SELECT NULL timestamp, 'a' label, 1 value", "row 1: the timestamp None"),
+        ("CREATE VIEW metrics AS SELECT 9e999 timestamp, 'a' label, 1 value", "row 1: the timestamp inf is neither"),
         ("CREATE VIEW metrics AS SELECT 1 timestamp, 1 label, 1 value", "row 1: host None and label 1 must be text"),
     ],
 )
@@ -274,6 +284,33 @@ async def test_a_database_that_does_not_fit_is_refused(tmp_path, statement, says
     with pytest.raises(StorageError) as caught:
         await read_all(sqlite.FORMAT, path)
     assert says in str(caught.value)
+
+
+async def test_what_a_transaction_that_was_killed_has_left_is_not_read(tmp_path):
+    path, copy = tmp_path / "theirs.db", tmp_path / "copy.db"
+    rows = ", ".join(f"({n}, 'a', {n})" for n in range(5000))
+    make_database(path, "CREATE TABLE metrics(timestamp, label, value)", f"INSERT INTO metrics VALUES {rows}")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")  # so that half of it is in the file
+    connection.execute("BEGIN")
+    connection.execute("UPDATE metrics SET value = value + 1000")
+    for end in ("", "-journal"):
+        (tmp_path / f"copy.db{end}").write_bytes((tmp_path / f"theirs.db{end}").read_bytes())
+    connection.close()
+    with pytest.raises(StorageError, match=f"{copy}: cannot be read"):
+        await read_all(sqlite.FORMAT, copy)
+
+
+async def test_numbers_in_parquet_that_no_archive_holds_are_refused(tmp_path):
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    path = tmp_path / "f.parquet"
+    kept = b'{"missing":[{"source":"s","key":"k","epoch":99999999999999999999,"first":1,"last":2,"noticed":3}]}'
+    table = arrow.table({"metric": ["a"], "time": [1], "value": [1.0]}).replace_schema_metadata({"hostbus": kept})
+    parquet.write_table(table, path)
+    with pytest.raises(StorageError, match=r"missing frames of 's': a number is not between"):
+        await read_all(ALL["parquet"], path)
 
 
 async def test_no_database_is_refused(tmp_path):

@@ -122,6 +122,78 @@ def test_a_batch_that_does_not_fit_the_disk_is_not_there_and_may_come_again(tmp_
     log.close()
 
 
+@pytest.mark.parametrize("full_every", [1, 10**9])
+def test_a_last_batch_that_the_power_failed_in_is_cut_off_though_its_end_is_there(tmp_path, monkeypatch, full_every):
+    monkeypatch.setattr(log_module, "FULL_EVERY_BYTES", full_every)
+    path = tmp_path / "f"
+    log = PointLog(path)
+    for sequence in range(3):
+        before = path.stat().st_size
+        write(log, frame(sequence, 10 + sequence, 20 + sequence))
+    log.close()
+    with path.open("r+b") as file:
+        file.seek(before)
+        file.write(bytes(4))  # a block that did not come to the disk
+    log = PointLog(path)
+    assert path.stat().st_size == before
+    assert write(log, *(frame(sequence, 10 + sequence, 20 + sequence) for sequence in range(3))) == [12, 22]
+    log.close()
+    assert numbers(path) == [10, 20, 11, 21, 12, 22]
+
+
+@pytest.mark.parametrize("left", [b"", b'{"frames":{"full":true,', b'{"frames":{"full":true,"at":1,"bytes":0}}'])
+def test_a_first_file_that_was_not_made_to_its_end_is_made_again(tmp_path, left):
+    path = tmp_path / "f"
+    (tmp_path / "f.new").write_bytes(left)
+    log = PointLog(path)
+    assert write(log, frame(0, 1)) == [1]
+    log.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_empty_file_is_begun_and_one_that_others_cut_is_opened_again(tmp_path):
+    path = tmp_path / "f"
+    path.touch()
+    log = PointLog(path)
+    write(log, frame(0, 1))
+    assert log.is_in_place
+    os.truncate(path, 0)
+    assert not log.is_in_place
+    log.close()
+    log = PointLog(path, log.known)
+    assert write(log, frame(0, 1), frame(1, 2)) == [2]
+    log.close()
+    assert b"\0" not in path.read_bytes()
+
+
+def test_who_may_read_the_file_is_the_same_after_it_was_put_aside(tmp_path):
+    path = tmp_path / "points.jsonl"
+    log = PointLog(path)
+    path.chmod(0o640)
+    write(log, frame(0, 1))
+    log.rotate()
+    log.close()
+    tidy(path, Rotation(compress=True))
+    assert [(file.suffix, file.stat().st_mode & 0o777) for file in (path, *put_aside(path))] == [
+        (".jsonl", 0o640),
+        (".gz", 0o640),
+    ]
+
+
+def test_nothing_stays_of_a_file_that_could_not_be_compressed(tmp_path, monkeypatch):
+    path = tmp_path / "points.jsonl"
+    plain = tmp_path / "points-20261120T100000Z.jsonl"
+    plain.write_bytes(b"x")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log_module.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        tidy(path, Rotation(compress=True))
+    assert list(tmp_path.iterdir()) == [plain]
+
+
 def test_the_next_file_knows_what_was_written_to_the_last(tmp_path):
     path = tmp_path / "points.jsonl"
     for number in range(4):
@@ -180,7 +252,7 @@ def test_files_put_aside_are_compressed_and_the_oldest_removed_others_never(tmp_
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*others, *(file.name for file in kept)])
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b'{"metric":"a","time":1,"value":1}\n', b'{"frames":{"full":true,\n'])
+@pytest.mark.parametrize("content", [b"x", b'{"metric":"a","time":1,"value":1}\n', b'{"frames":{"full":true,\n'])
 def test_what_is_not_such_a_file_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "f"
     path.write_bytes(content)

@@ -274,6 +274,31 @@ def test_one_bad_line_and_nothing_of_any_file_is_stored(agent, tmp_path, bad, sa
     assert file.read_text() == bad
 
 
+def test_nothing_stays_of_a_file_that_is_wrong(agent, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    file = tmp_path / "f.jsonl"
+    file.write_text("[]")
+    assert agent("import", str(file), "--archive", str(tmp_path / "copy.db")).code == 1
+    assert list((tmp_path / "hostbus" / "imports").iterdir()) == []
+
+
+def test_a_full_stdout_is_said(full):
+    with open("/dev/full", "wb") as out:
+        code, told = ended(process("export", "--archive", full, "--format", "csv", stdout=out))
+    assert (code, told) == (1, "agent: error: stdout cannot be written: No space left on device\n")
+
+
+def test_a_link_that_others_left_is_not_followed(agent, full, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("x")
+    for name in ("all.csv.part", "all.csv.part.state"):
+        (tmp_path / name).symlink_to(mine)
+        assert agent("export", "--archive", str(full), "-o", str(tmp_path / "all.csv")).code == 1
+        (tmp_path / name).unlink()
+        (tmp_path / "all.csv.part.state").unlink(missing_ok=True)
+    assert mine.read_text() == "x"
+
+
 def test_a_file_that_was_put_right_is_checked_again(agent, tmp_path):
     file, copy = tmp_path / "f.jsonl", tmp_path / "copy.db"
     for text, code in (('{"metric":"a","ti', 1), ('{"metric":"a","time":5,"value":1}', 0)):
@@ -306,6 +331,13 @@ def test_times_without_a_zone_need_one(agent, tmp_path):
         ("export --format sqlite", 2, "'sqlite' is none of"),
         ("export -o x.txt", 2, "x.txt does not end as one of these: csv, json"),
         ("export -o /nowhere/x.csv", 2, "/nowhere is not a directory"),
+        (
+            "export -o /tmp/x.csv.gz",
+            2,
+            "x.csv.gz would not be compressed: agent export ... | gzip > /tmp/x",
+        ),
+        ("export --format csv -o /dev/null --overwrite", 2, "/dev/null is not a file: - is stdout"),
+        ("export --format csv -o / --overwrite", 2, "/ is not a file: - is stdout"),
         ("export --format csv -o FULL", 2, "FULL is there already: --overwrite replaces it"),
         ("export --format csv --from now --to -1h", 2, "--from: now is not before --to -1h"),
         ("export --format csv -m a..b", 2, "'a..b' is not a metric name or pattern"),
