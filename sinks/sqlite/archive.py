@@ -11,7 +11,6 @@ import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,25 +21,11 @@ from bus.chunk import MAX_NS, Chunk
 from bus.errors import StorageError
 from bus.frame import Group
 from bus.names import Selection
-from sinks.sqlite import events, reading, schema, timeline
+from sinks.sqlite import events, reading, timeline
 from sinks.sqlite.database import Database
 from sinks.sqlite.writer import Writer
 
 T = TypeVar("T")
-
-BYTES_PER_POINT = 27
-"""Of rows. Measured: random values of one decimal at whole seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveInfo:
-    """What is cheap to know about an archive. `points` is an estimate from the size of the file."""
-
-    path: Path
-    schema: int
-    size_bytes: int
-    metrics: int
-    points: int
 
 
 class SqliteArchive:
@@ -140,7 +125,9 @@ class SqliteArchive:
     async def metrics(self, pattern: str = "#") -> dict[str, dict[str, Any]]:
         """The metrics that the name or pattern selects, sorted, with their metadata ({} if not known)."""
         wanted = Selection([pattern])
-        found = await self._fetch("SELECT name, metadata FROM metric ORDER BY name")
+        found = await self._fetch(
+            "SELECT name, metadata FROM metric WHERE name >= ? AND name < ? ORDER BY name", *reading.name_range(pattern)
+        )
         return {name: json.loads(metadata or "{}") for name, metadata in found if name in wanted}
 
     async def metrics_without_metadata(self) -> list[str]:
@@ -168,9 +155,7 @@ class SqliteArchive:
 
     async def last(self, pattern: str = "#") -> dict[str, tuple[int, float]]:
         """The newest (time in ns, value) of each metric that the name or pattern selects."""
-        wanted = Selection([pattern])
-        newest = await self.database.read(reading.newest_points)
-        return {name: point for name, point in sorted(newest.items()) if name in wanted}
+        return await self.database.read(reading.newest_points, pattern)
 
     async def missing(self, since_ns: int = MIN_NS) -> list[MissingFrames]:
         """What is known to be missing and was noticed since then, in the order in which it was noticed."""
@@ -184,21 +169,6 @@ class SqliteArchive:
     async def events(self, start_ns: int = MIN_NS, end_ns: int = MAX_NS, *, source: str | None = None) -> list[Event]:
         """The events that begin before `end_ns` and do not end before `start_ns`, oldest first."""
         return await self.database.read(events.between, start_ns, end_ns, source)
-
-    async def info(self) -> ArchiveInfo:
-        """Size and contents, without reading through the points."""
-
-        def work(connection: sqlite3.Connection) -> ArchiveInfo:
-            pages = schema.pragma(connection, "page_count") - schema.pragma(connection, "freelist_count")
-            return ArchiveInfo(
-                path=self.path,
-                schema=schema.pragma(connection, "user_version"),
-                size_bytes=self.database.size_bytes,
-                metrics=connection.execute("SELECT count(*) FROM metric").fetchone()[0],
-                points=pages * schema.pragma(connection, "page_size") // BYTES_PER_POINT,
-            )
-
-        return await self.database.read(work)
 
     async def _id(self, metric: str) -> int | None:
         found = await self._fetch("SELECT id FROM metric WHERE name = ?", metric)

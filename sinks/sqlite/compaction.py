@@ -15,13 +15,13 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan
 
-from bus.aggregates import NS_PER_S, Aggregate, combine
+from bus.aggregates import NS_PER_S
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
+from sinks.sqlite.buckets import stored_buckets
 from sinks.sqlite.reading import stored_points
-from sinks.sqlite.series import Packer, overlapping, start_of_first
+from sinks.sqlite.series import Packer, start_of_first
 from sinks.sqlite.tiers import COARSER, FINEST, RAW
 
 WINDOW_NS = 6 * 3600 * NS_PER_S
@@ -157,24 +157,6 @@ def compact_step(connection: sqlite3.Connection, before_ns: int, budget_points: 
     return moved or 0
 
 
-def stored_buckets(connection: sqlite3.Connection, metric: int, start: int, end: int) -> list[Aggregate]:
-    """The aggregates of the finest tier as they are stored, in rows and series; equal buckets are joined."""
-    packed = [
-        Aggregate(time_ns, int(count), *others)
-        for one in overlapping(connection, metric, FINEST.id, start, end)
-        for time_ns, count, *others in zip(one.times, *one.columns, strict=True)
-        if start <= time_ns < end
-    ]
-    rows = connection.execute(
-        "SELECT time, count, sum, minimum, maximum, first, last, integral, covered FROM rollup "
-        "WHERE tier = ? AND metric = ? AND time >= ? AND time < ?",
-        (FINEST.id, metric, start, end),
-    )
-    loose = [Aggregate(*row[:2], *(nan if number is None else number for number in row[2:])) for row in rows]
-    # What is in a row came later than what is packed: which of both has the first value is not known any more.
-    return combine(sorted([*packed, *loose], key=lambda bucket: bucket.time), FINEST.span_ns)
-
-
 @dataclass(frozen=True, slots=True)
 class _Mover:
     """Moves the rows of one metric."""
@@ -231,7 +213,7 @@ class _Mover:
 
     def move_aggregates(self, start: int, end: int) -> int:
         """Move the aggregates of a range, which are right as they are: how many rows that were."""
-        buckets = stored_buckets(self.connection, self.metric, start, end)
+        buckets = stored_buckets(self.connection, FINEST.id, self.metric, start, end)
         rows = self._clear("rollup", start, end)
         self.packer.cut(self.connection, self.metric, FINEST.id, start, end)
         self.packer.put_buckets(self.connection, self.metric, buckets)

@@ -167,9 +167,7 @@ class _Place:
         gap_s = (time_ns - times[place - 1]) / NS_PER_S
         start = FINEST.start(time_ns)
         inside = range(max(bisect_left(times, start), 1), bisect_left(times, start + FINEST.span_ns))
-        bucket = [
-            (times[i] - times[i - 1]) / NS_PER_S for i in inside if self.old[times[i]] == self.old[times[i]]
-        ]
+        bucket = [(times[i] - times[i - 1]) / NS_PER_S for i in inside if self.old[times[i]] == self.old[times[i]]]
         for hold_s in (self.hold_ns / NS_PER_S, *sorted(set(bucket)), 0.0):
             if isclose(sum(gap for gap in bucket if gap <= hold_s), covered_s, abs_tol=1e-6):
                 return gap_s if gap_s <= hold_s else 0.0

@@ -10,21 +10,20 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import takewhile
 from math import nan
 from operator import itemgetter
 from typing import TypeAlias
 
 from bus.chunk import MAX_NS
 from bus.errors import StorageError
+from bus.names import Selection, is_pattern
 from bus.timestamp import Timestamp
 from sinks.sqlite.blocks import look_into_times, unpack_columns
 from sinks.sqlite.tiers import RAW
 
 Points: TypeAlias = "tuple[array[int], array[float]]"
-
-FEW = 100
-"""Points among which a value is looked for before all are read: mostly the first one has it."""
 
 _TIME, _VALUE = itemgetter(0), itemgetter(1)
 
@@ -44,10 +43,10 @@ _SERIES_BEFORE = (
 )
 
 _NEWEST = (
-    "SELECT id, max(coalesce(row, packed), coalesce(packed, row)) FROM (SELECT id, "
+    "SELECT id, name, row, (SELECT value FROM point WHERE metric = id AND time = row), packed FROM (SELECT id, name, "
     "(SELECT max(time) FROM point WHERE metric = metric.id) AS row, "
     f"(SELECT end - 1 FROM series WHERE metric = metric.id AND tier = {RAW} ORDER BY start DESC LIMIT 1) AS packed "
-    "FROM metric) WHERE row IS NOT NULL OR packed IS NOT NULL"
+    "FROM metric WHERE name >= ? AND name < ?) WHERE row IS NOT NULL OR packed IS NOT NULL ORDER BY name"
 )
 
 
@@ -112,37 +111,30 @@ def time_before(connection: sqlite3.Connection, metric: int, time_ns: int) -> in
 
 def newest_times(connection: sqlite3.Connection) -> dict[int, int]:
     """The time of the newest point of each metric that has points, by id."""
-    return dict(connection.execute(_NEWEST))
-
-
-def newest_points(connection: sqlite3.Connection) -> dict[str, tuple[int, float]]:
-    """The newest (time, value) of each metric, by name."""
-    names = dict(connection.execute("SELECT id, name FROM metric"))
     return {
-        names[metric]: (time_ns, stored_points(connection, metric, time_ns, time_ns + 1)[1][0])
-        for metric, time_ns in newest_times(connection).items()
+        metric: max(time_ns for time_ns in (row, packed) if time_ns is not None)
+        for metric, _, row, _, packed in connection.execute(_NEWEST, name_range("#"))
     }
 
 
-def first_value_time(connection: sqlite3.Connection, metric: int, start_ns: int, end_ns: int) -> int | None:
-    """The time of the first point in a range that is not NaN."""
-    times, values = stored_points(connection, metric, start_ns, end_ns, FEW)
-    found = _first_value(times, values)
-    if found is None and len(times) == FEW:
-        found = _first_value(*stored_points(connection, metric, times[-1] + 1, end_ns))
+def newest_points(connection: sqlite3.Connection, pattern: str = "#") -> dict[str, tuple[int, float]]:
+    """The newest (time, value) of each metric that the name or pattern selects, sorted by name."""
+    wanted = Selection([pattern])
+    found = {}
+    for metric, name, row, value, packed in connection.execute(_NEWEST, name_range(pattern)).fetchall():
+        if name not in wanted:
+            continue
+        if packed is None or (row is not None and row > packed):
+            found[name] = (row, nan if value is None else value)
+        else:
+            found[name] = (packed, stored_points(connection, metric, packed, packed + 1)[1][0])
     return found
 
 
-def last_value_time(connection: sqlite3.Connection, metric: int, start_ns: int, end_ns: int) -> int | None:
-    """The time of the last point in a range that is not NaN."""
-    last = time_before(connection, metric, end_ns)
-    if last is None or last < start_ns:
-        return None
-    (value,) = stored_points(connection, metric, last, last + 1)[1]
-    if value == value:
-        return last
-    times, values = stored_points(connection, metric, start_ns, last)
-    return _first_value(times[::-1], values[::-1])
+def name_range(pattern: str) -> tuple[str, str]:
+    """Between which names those lie that a name or pattern selects: first <= name < second."""
+    words = list(takewhile(lambda word: not is_pattern(word), pattern.split(".")))
+    return (".".join(words), ".".join(words) + "/") if words else ("", "~")  # "/" follows ".", "~" all of a name
 
 
 def _damaged(
@@ -151,10 +143,6 @@ def _damaged(
     """What is damaged, by its name."""
     (name,) = connection.execute("SELECT name FROM metric WHERE id = ?", (metric,)).fetchone()
     return StorageError(f"{name} from {Timestamp(start_ns)} to {Timestamp(end_ns - 1)}: {error}")
-
-
-def _first_value(times: Sequence[int], values: Sequence[float]) -> int | None:
-    return next((time_ns for time_ns, value in zip(times, values, strict=True) if value == value), None)
 
 
 def _rows(connection: sqlite3.Connection, metric: int, start_ns: int, end_ns: int, limit: int) -> Points:

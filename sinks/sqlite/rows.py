@@ -14,10 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
+from bus.archive import MIN_NS
+from bus.chunk import MAX_NS
 from bus.frame import Group
+from sinks.sqlite.tiers import ROLLUPS
 
 ROWS_PER_STATEMENT = 100
 """More bring nothing; SQLite takes at most 999 parameters in a statement before version 3.32."""
+
+FIRST_NS = -(-MIN_NS // ROLLUPS[-1].span_ns) * ROLLUPS[-1].span_ns
+"""The first time whose buckets all begin at a time that can be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,23 @@ class Family:
 
     times: list[int]
     columns: list[tuple[int, array[float]]]
+
+
+def storable(groups: Iterable[Group]) -> Iterator[Group]:
+    """The groups without times that no range can name, or whose buckets begin before all times.
+
+    Nobody measured them; they are ignored because a frame that cannot be stored would come again for ever.
+    """
+    for group in groups:
+        times = group.times
+        if min(times[0], times[-1]) >= FIRST_NS and max(times[0], times[-1]) < MAX_NS:
+            yield group
+        elif places := [place for place, time_ns in enumerate(times) if FIRST_NS <= time_ns < MAX_NS]:
+            values = array(
+                "d",
+                [group.values[begin + place] for begin in range(0, len(group.values), len(times)) for place in places],
+            )
+            yield Group(group.metrics, array("q", [times[place] for place in places]), values)
 
 
 def families(groups: Iterable[Group]) -> dict[tuple[str, ...], list[Group]]:

@@ -13,15 +13,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from heapq import merge
-from math import nan
-from operator import itemgetter
 
 from bus.aggregates import DEFAULT_HOLD_NS, Aggregate, aggregate_points, combine
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
-from sinks.sqlite.reading import series_between, stored_points, time_before
+from sinks.sqlite.buckets import stored_buckets
+from sinks.sqlite.reading import stored_points, time_before
 from sinks.sqlite.tiers import FINEST, RAW, ROLLUPS
 
 _NEVER = MAX_NS + 1
@@ -30,10 +27,6 @@ _METRIC = "SELECT coalesce(hold, ?), coalesce(raw_from, ?) FROM metric WHERE id 
 _FIRST = (
     "SELECT rolled_to, (SELECT min(time) FROM rollup WHERE tier = tier.id AND metric = :metric), "
     "(SELECT min(start) FROM series WHERE metric = :metric AND tier = tier.id) FROM tier ORDER BY id"
-)
-_ROWS = (
-    "SELECT time, count, sum, minimum, maximum, first, last, integral, covered FROM rollup "
-    "WHERE tier = ? AND metric = ? AND time >= ? AND time < ? ORDER BY time"
 )
 
 
@@ -46,9 +39,6 @@ class Kept:
     since: int
     until: int
 
-
-_TIME = itemgetter(0)
-_aggregate = partial(tuple.__new__, Aggregate)  # half the cost of Aggregate._make
 
 Stretch = tuple[int, int, int]
 """(tier, start, end)"""
@@ -64,7 +54,7 @@ def aggregates(
         if tier == RAW:
             parts = _of_points(connection, metric, start, end, every_ns, hold_ns)
         else:
-            parts = _of_tier(connection, tier, metric, start, end)
+            parts = stored_buckets(connection, tier, metric, start, end)
             if every_ns != ROLLUPS[tier - FINEST.id].span_ns:
                 parts = combine(parts, every_ns)
         if found and parts and (every_ns is None or found[-1].time == parts[0].time):
@@ -131,24 +121,6 @@ def _of_points(
     times, values = stored_points(connection, metric, start, end)
     previous = time_before(connection, metric, times[0]) if times else None
     return aggregate_points(times, values, every_ns, previous_ns=previous, hold_ns=hold_ns)
-
-
-def _of_tier(connection: sqlite3.Connection, tier: int, metric: int, start: int, end: int) -> list[Aggregate]:
-    """The buckets of a tier that begin in a range: from rows, those of the finest tier from series, too."""
-    found = connection.execute(_ROWS, (tier, metric, start, end)).fetchall()
-    rows = [_aggregate(row if row[2] is not None and row[7] is not None else _with_nan(row)) for row in found]
-    packed: list[Aggregate] = []
-    if tier == FINEST.id:
-        for times, columns in series_between(connection, metric, tier, start, end, len(Aggregate._fields) - 1):
-            packed += map(Aggregate, times, map(int, columns[0]), *columns[1:])
-    if not rows or not packed or packed[-1].time < rows[0].time:
-        return packed + rows
-    return combine(merge(packed, rows, key=_TIME), FINEST.span_ns)
-
-
-def _with_nan(row: Sequence[float | None]) -> list[float]:
-    """A row without NULL, which is SQLite's NaN."""
-    return [nan if number is None else number for number in row]
 
 
 def _ceil(time_ns: int, span: int) -> int:

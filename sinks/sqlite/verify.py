@@ -11,7 +11,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from math import isclose, nan
+from math import isclose
 
 from bus.aggregates import Aggregate, Buckets, combine, gaps_before
 from bus.archive import MIN_NS
@@ -20,7 +20,8 @@ from bus.errors import StorageError
 from bus.maintenance import Finding, Progress
 from bus.timestamp import Timestamp
 from sinks.sqlite.blocks import unpack_columns, unpack_times
-from sinks.sqlite.compaction import WINDOW_NS, stored_buckets
+from sinks.sqlite.buckets import stored_buckets
+from sinks.sqlite.compaction import WINDOW_NS
 from sinks.sqlite.reading import stored_points, time_before
 from sinks.sqlite.rollups import rolled_to
 from sinks.sqlite.series import COLUMNS
@@ -151,7 +152,7 @@ def _check_finest(
     """The finest aggregates of a window, and its points."""
     end = start + WINDOW_NS
     times, values = stored_points(connection, metric, start, end)
-    stored = {bucket.time: bucket for bucket in stored_buckets(connection, metric, start, end)}
+    stored = {bucket.time: bucket for bucket in stored_buckets(connection, FINEST.id, metric, start, end)}
     previous = time_before(connection, metric, start)
     gaps = gaps_before(times, previous, MAX_NS) if times else []
     expected = {bucket.time: bucket for bucket in Buckets(times, gaps, FINEST.span_ns).aggregate(values)}
@@ -194,9 +195,9 @@ def _check_coarser(
     starts = range(begin // unit * unit, min(last_finer + 1, formed_to), unit)
     for start in starts if thorough or len(starts) <= SAMPLES else random.sample(starts, SAMPLES):
         end = min(start + unit, formed_to)
-        parts = _buckets(connection, metric, finer, start, end)
+        parts = stored_buckets(connection, finer, metric, start, end)
         right = {bucket.time: bucket for bucket in combine(parts, tier.span_ns)}
-        stored = {bucket.time: bucket for bucket in _buckets(connection, metric, tier.id, start, end)}
+        stored = {bucket.time: bucket for bucket in stored_buckets(connection, tier.id, metric, start, end)}
         yield from _differences(name, tier, stored, right)
         for time_ns in sorted(right.keys() & stored.keys()):
             covered, wanted = stored[time_ns].covered, right[time_ns].covered
@@ -213,17 +214,6 @@ def _ends(connection: sqlite3.Connection, metric: int, tier: int) -> tuple[int |
         (tier, metric),
     ).fetchone()
     return first, MIN_NS if last is None else last
-
-
-def _buckets(connection: sqlite3.Connection, metric: int, tier: int, start: int, end: int) -> list[Aggregate]:
-    if tier == FINEST.id:
-        return stored_buckets(connection, metric, start, end)
-    rows = connection.execute(
-        "SELECT time, count, sum, minimum, maximum, first, last, integral, covered FROM rollup "
-        "WHERE tier = ? AND metric = ? AND time >= ? AND time < ? ORDER BY time",
-        (tier, metric, start, end),
-    )
-    return [Aggregate(*row[:2], *(nan if number is None else number for number in row[2:])) for row in rows]
 
 
 def _differences(name: str, tier: Tier, stored: dict[int, Aggregate], right: dict[int, Aggregate]) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from sinks.sqlite.rows import (
     family,
     flatten,
     left_rows,
+    storable,
     whole_statements,
 )
 from sinks.sqlite.tiers import FINEST
@@ -83,7 +84,7 @@ class Writer:
             rollups.cascade(connection, now_ns)
             self._rolled = rollups.rolled_to(connection)
             self._cascade_at = now_ns // CASCADE_EVERY_NS * CASCADE_EVERY_NS + CASCADE_EVERY_NS
-        by_metrics = families(groups)
+        by_metrics = families(storable(groups))
         self._make_ids(connection, sorted({name for names in by_metrics for name in names if name not in self.ids}))
         prompt: list[Family] = []
         others: list[Family] = []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bus.archive import MissingFrames, read_points
 from bus.errors import StorageError
 from bus.frame import Group
-from sinks.sqlite import schema
+from bus.names import matches
 from sinks.sqlite.archive import SqliteArchive
 
 T0 = 1_790_000_000 * 10**9
@@ -173,17 +173,14 @@ async def test_readers_see_what_is_committed_while_the_archive_is_written(path: 
             await reader.insert([group(["a"], [3], [3.0])])
 
 
-async def test_info_tells_the_size_and_an_estimate_of_the_points(path: Path) -> None:
+async def test_a_name_or_pattern_selects_its_metrics_and_no_others(path: Path) -> None:
+    names = ["a", "a-b", "a.b", "a.b-c.d", "a.b.c", "a.b.c.d", "a.b0", "a.z_", "b"]
     async with await SqliteArchive.open(path) as archive:
-        times = [T0 + index * S for index in range(20_000)]
-        await archive.insert([group(["a"], times, [index / 10 for index in range(20_000)])])
-        assert archive.size_bytes > 0
-        info = await archive.info()
-    assert info.path == path
-    assert info.schema == len(schema.MIGRATIONS)
-    assert info.metrics == 1
-    assert info.size_bytes > 20_000 * 20
-    assert 14_000 < info.points < 30_000
+        await archive.insert([group(names, [T0], [1.0] * len(names))])
+        for pattern in ("#", "a", "a.b", "a.*", "a.b.#", "a.#.d", "*.b.c", "z", "a.z_"):
+            expected = [name for name in names if matches(pattern, name)]
+            assert list(await archive.metrics(pattern)) == expected
+            assert list(await archive.last(pattern)) == expected
 
 
 async def test_a_cancelled_insert_leaves_the_whole_batch_or_nothing(path: Path) -> None:

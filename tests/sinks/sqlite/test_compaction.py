@@ -8,7 +8,9 @@ import pytest
 
 from sinks.sqlite import compaction
 from sinks.sqlite.archive import SqliteArchive
+from sinks.sqlite.buckets import stored_buckets
 from sinks.sqlite.compaction import Compaction
+from sinks.sqlite.tiers import FINEST
 from tests.sinks.sqlite.upkeep import (
     NOW_NS,
     T0,
@@ -71,7 +73,7 @@ async def test_a_late_point_shortens_the_time_of_the_packed_one_after_it(path: P
         await compact(archive)
         await archive.insert([group(["a"], [T0 + 6 * H - 20 * S], [5.0])])
         await compact(archive)
-        (bucket,) = await archive.database.read(compaction.stored_buckets, 1, T0 + 6 * H, T0 + 6 * H + 10 * S)
+        (bucket,) = await archive.database.read(stored_buckets, FINEST.id, 1, T0 + 6 * H, T0 + 6 * H + 10 * S)
         assert (bucket.covered, bucket.integral) == (20.0, 20.0)
         assert await findings(archive) == []
 

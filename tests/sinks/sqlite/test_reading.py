@@ -97,20 +97,3 @@ def test_the_newest_point_may_lie_in_a_series_or_in_a_row(bench: Workbench) -> N
     assert newest["a"] == (T0 + 2 * DAY - MINUTE, 2879.0)
     assert newest["old"] == (T0 + 99 * S, 1.0)
     assert repr(newest["late"]) == repr((T0 + 99 * S, math.nan))
-
-
-def test_a_value_is_found_behind_any_number_of_nan() -> None:
-    with Workbench() as bench:
-        times = range(T0, T0 + 1000 * S, S)
-        values = [5.0 if number in {400, 600} else math.nan for number in range(1000)]
-        bench.insert(group(["a", "none"], times, values + [math.nan] * 1000))
-        for _ in range(2):
-            assert reading.first_value_time(bench.connection, 1, T0, MAX_NS) == T0 + 400 * S
-            assert reading.last_value_time(bench.connection, 1, T0, MAX_NS) == T0 + 600 * S
-            assert reading.last_value_time(bench.connection, 1, T0, T0 + 600 * S) == T0 + 400 * S
-            assert reading.first_value_time(bench.connection, 1, T0 + 601 * S, MAX_NS) is None
-            assert reading.last_value_time(bench.connection, 1, T0, T0 + 400 * S) is None
-            assert reading.first_value_time(bench.connection, 2, T0, MAX_NS) is None
-            bench.now += DAY
-            bench.insert()
-            bench.compact(T0 + DAY)

@@ -135,9 +135,6 @@ def test_points_are_all_points_whatever_came_before(
                 assert all(same(value, known[time]) for time, value in found)
             before = [time for time in known if time < end]
             assert reading.time_before(bench.connection, bench.id(name), end) == max(before, default=None)
-            numbers = [time for time in times if known[time] == known[time]]
-            for find, one in ((reading.first_value_time, min), (reading.last_value_time, max)):
-                assert find(bench.connection, bench.id(name), start, end) == one(numbers, default=None)
         newest = {name: max(bench.known(name).items()) for name in NAMES if bench.known(name)}
         assert str(sorted(reading.newest_points(bench.connection).items())) == str(sorted(newest.items()))
 
