@@ -28,7 +28,7 @@ class PathLock:
         except OSError as error:
             raise StorageError(
                 f"{path} cannot be written ({self._side.name}: {error.strerror}): "
-                "make its directory writable for this user, or choose another --path"
+                "make its directory writable for this user, or choose another file"
             ) from error
         try:
             self._lock()
@@ -47,11 +47,11 @@ class PathLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                f"{self.path} is being written by {self._holder()}: stop that one, or choose another --path"
+                f"{self.path} is being written by {self._holder()}: stop that one, or choose another file"
             ) from None
         except OSError as error:
             raise StorageError(
-                f"{self.path} cannot be locked ({error.strerror}): choose a --path on a file system that has locks"
+                f"{self.path} cannot be locked ({error.strerror}): choose a file on a file system that has locks"
             ) from error
         try:
             os.ftruncate(self._descriptor, 0)

@@ -81,7 +81,7 @@ def _spans(keep: Keep, where: str) -> dict[int, int]:
     return found
 
 
-def span(text: str, where: str) -> int:
+def span(text: str, where: str, *, least_ns: int = 1) -> int:
     """The ns that a text like ``7d`` means, or `FOREVER`. Raises ValueError, with `where` in front."""
     if text == "forever":
         return FOREVER
@@ -91,8 +91,8 @@ def span(text: str, where: str) -> int:
         raise ValueError(f"{where}: {error}, or 'forever'") from None
     if text.strip()[-1].isdigit():
         raise ValueError(f"{where}: {text!r} has no unit: '{text.strip()}d' for days, or s, min, h")
-    if length <= 0:
-        raise ValueError(f"{where}: {text!r} is not more than 0 s")
+    if length < least_ns:
+        raise ValueError(f"{where}: {text!r} is {'not more' if least_ns else 'less'} than 0 s")
     return min(length, FOREVER)
 
 

@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from importlib.metadata import entry_points
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from bus.archive import Archive, History
 from bus.errors import HostbusError
 from bus.state import state_file
+
+if TYPE_CHECKING:
+    from bus.history import HistoryClient
 
 GROUP = "hostbus.archives"
 DEFAULT_SCHEME = "sqlite"
@@ -63,6 +66,13 @@ async def history(archive: str, server: str, timeout_s: float) -> AsyncIterator[
         async with opened(archive) as found:
             yield found
         return
+    async with on_bus(server, timeout_s) as client:
+        yield client
+
+
+@asynccontextmanager
+async def on_bus(server: str, timeout_s: float) -> AsyncIterator["HistoryClient"]:
+    """All archives that answer on a bus."""
     from agents.cli import connection
     from bus.history import HistoryClient
 

@@ -60,9 +60,18 @@ def integral_amount(value: float, unit: str) -> str:
     return amount(number, of)
 
 
+def human_bytes(count: float) -> str:
+    """``1.5 MB``: decimal units, two or three digits, for what changes under one's eyes."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def counted(count: int, what: str) -> str:
-    """``1 metric``, ``35 metrics``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    """``1 metric``, ``35 metrics``, ``41,606 points``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def percent(part: float) -> str:

@@ -13,10 +13,10 @@ from bus.frame import Frame
 from bus.gaps import Gap
 from bus.queues import durable_name
 from bus.rpc import Json
-from bus.sink import DurableSink
 from bus.timestamp import Timedelta
 from bus.transport.base import Transport
 from sinks.describing import Describer
+from sinks.events import EventSink
 from sinks.history import HistoryService
 from sinks.postgres.archive import PostgresArchive
 from sinks.postgres.config import PostgresConfig
@@ -31,7 +31,7 @@ PREFETCH = 4_000
 UPKEEP_S = 30.0
 
 
-class PostgresSink(DurableSink):
+class PostgresSink(EventSink):
     """Archives metrics of many hosts in a PostgreSQL database; several may share the work.
 
     Points are stored every `persist_period`, and acknowledged after that; the newest value of each metric is
@@ -67,6 +67,11 @@ class PostgresSink(DurableSink):
         self._describer = Describer(
             lambda: self._archive, lambda names: self.get_metrics(selector=list(names)), self.token
         )
+
+    @property
+    def archive(self) -> PostgresArchive | None:
+        """What it writes; None while it cannot be opened."""
+        return self._archive
 
     async def setup(self) -> None:
         """Open the archive. Raises StorageError, which says what would be right."""

@@ -54,7 +54,7 @@ class Database:
         """
         if access not in ("read", "events", "write"):
             raise ValueError(f"access must be read, events or write, not {access!r}")
-        path = _checked_path(Path(path), access)
+        path = checked_path(Path(path), access)
         lock = PathLock(path) if access == "write" else None
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"archive {path.name}")
         opening = thread.submit(_connect, path, access)
@@ -185,6 +185,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Check a file of which another process is the writer."""
     version = schema.check(connection, path)
+    if version == 0:
+        raise StorageError(f"{path} is empty: 'agent up' and a sqlite-sink make an archive of it")
     if version < len(schema.MIGRATIONS):
         raise StorageError(
             f"{path} has schema {version}, older than the {len(schema.MIGRATIONS)} that is read here: "
@@ -192,27 +194,27 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _checked_path(path: Path, access: str) -> Path:
+def checked_path(path: Path, access: str) -> Path:
     """The file that is meant, links resolved. Raises StorageError unless an archive may be there."""
     try:
         path = path.expanduser().resolve()
         if path.is_dir():
             raise StorageError(f"{path} is a directory: an archive is a file, like {path / 'archive.db'}")
         if path.exists() and not path.is_file():
-            raise StorageError(f"{path} is not a regular file: choose another --path")
+            raise StorageError(f"{path} is not a regular file: choose another file")
         if access != "write" and not path.exists():
-            raise StorageError(f"there is no archive at {path}")
+            raise StorageError(f"there is no archive at {path}: 'agent up' and a sqlite-sink make one")
         if not path.parent.is_dir():
-            raise StorageError(f"{path.parent} is not a directory: make it, or choose another --path")
+            raise StorageError(f"{path.parent} is not a directory: make it, or choose another file")
         # Before SQLite finds out: it would leave side files behind that nobody may write.
         if access != "read" and path.exists() and not os.access(path, os.W_OK, effective_ids=True):
-            raise StorageError(f"{path} may not be written by this user: change its mode, or choose another --path")
+            raise StorageError(f"{path} may not be written by this user: change its mode, or choose another file")
     except (
         OSError,
         RuntimeError,
         ValueError,
     ) as error:  # no permission, a loop of links, an unknown ~user, a null byte
-        raise StorageError(f"{path} is not a path for an archive ({error}): choose another --path") from error
+        raise StorageError(f"{path} is not a path for an archive ({error}): choose another file") from error
     return path
 
 

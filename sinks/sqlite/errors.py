@@ -25,11 +25,11 @@ _PASSING_WHEN_OPEN = {
 }
 
 _LASTING = {
-    sqlite3.SQLITE_NOTADB: "is not an SQLite file: choose another --path",
-    sqlite3.SQLITE_CORRUPT: "is damaged: keep a copy of it, and choose another --path",
-    sqlite3.SQLITE_READONLY: "cannot be written: let this user write it and its directory, or choose another --path",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite file: choose another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged: keep a copy of it, and choose another file",
+    sqlite3.SQLITE_READONLY: "cannot be written: let this user write it and its directory, or choose another file",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: let this user read and write it and its directory",
-    sqlite3.SQLITE_PERM: "may not be opened by this user: change its mode, or choose another --path",
+    sqlite3.SQLITE_PERM: "may not be opened by this user: change its mode, or choose another file",
 }
 
 

@@ -17,7 +17,7 @@ from sinks.path_lock import PathLock, holder_of
 from sinks.retention import Retention, span
 from sinks.sqlite import contents, migrating, rollups, schema
 from sinks.sqlite.compaction import Compaction
-from sinks.sqlite.database import Database
+from sinks.sqlite.database import Database, checked_path
 from sinks.sqlite.retention import Expiry
 from sinks.sqlite.space import checkpoint, vacuum_step
 from sinks.sqlite.sql import Views
@@ -31,6 +31,10 @@ ROWS_PER_PORTION = 1000
 CHECKPOINT_EVERY_STEPS = 50
 
 
+class _Damaged(StorageError):
+    """SQLite cannot read the file; the cause is its own error."""
+
+
 async def info(where: str) -> dict[str, Any]:
     """What is in an archive and what it costs."""
     async with _opened(where, "read") as database:
@@ -39,17 +43,20 @@ async def info(where: str) -> dict[str, Any]:
 
 async def verify(where: str, *, thorough: bool) -> AsyncGenerator[Finding | Progress, None]:
     """Check an archive, which a sink may be writing meanwhile."""
-    async with _opened(where, "read") as database:
-        checks = await database.run(lambda connection: check(connection, thorough=thorough))
-        while found := await _interruptible(database, lambda _: next(checks, None)):
-            yield found
+    try:
+        async with _opened(where, "read") as database:
+            checks = await database.run(lambda connection: check(connection, thorough=thorough))
+            while found := await _interruptible(database, lambda _: next(checks, None)):
+                yield found
+    except _Damaged as error:
+        yield Finding("the file", f"cannot be read ({error.__cause__})")
 
 
 async def compact(where: str, *, hot: str, keep: Mapping[str, str]) -> AsyncGenerator[Progress, None]:
     """Pack what is older than `hot`, remove what is older than `keep` says, and give the space back."""
     now_ns = time.time_ns()
     try:
-        before_ns = now_ns - span(hot, "--hot")
+        before_ns = now_ns - span(hot, "--hot", least_ns=0)
         expiry = Expiry(now_ns, Retention.load(keep, usual={}))
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -122,12 +129,10 @@ async def select(where: str, statement: str, start_ns: int, end_ns: int) -> Asyn
 
 def _checked(where: str, access: str) -> Path:
     """The file that is meant. Raises StorageError if there is none, or a sink has it where it is to be written."""
-    path = Path(where.removeprefix("sqlite://")).expanduser()
-    if not path.exists():
-        raise StorageError(f"there is no archive at {path}")
-    if access == "write" and (holder := holder_of(path.resolve())):
+    path = checked_path(Path(where.removeprefix("sqlite://")), "read")
+    if access == "write" and (holder := holder_of(path)):
         raise StorageError(f"{path} is being written by {holder}, which sees to it by itself: nothing is to be done")
-    return path.resolve()
+    return path
 
 
 @asynccontextmanager
@@ -141,10 +146,10 @@ async def _opened(where: str, access: str) -> AsyncIterator[Database]:
             await database.aclose()
     except StorageError as error:
         if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-            raise StorageError(
+            raise _Damaged(
                 f"{path} is damaged ({error.__cause__}): keep a copy of it; 'agent archive verify' says where, "
                 "'agent export' saves what can be read"
-            ) from error
+            ) from error.__cause__
         raise
 
 

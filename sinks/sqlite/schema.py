@@ -105,12 +105,12 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     if application_id != APPLICATION_ID:
         if application_id == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             return 0
-        raise StorageError(f"{path} is an SQLite file of another program, not a hostbus archive: choose another --path")
+        raise StorageError(f"{path} is an SQLite file of another program, not a hostbus archive: choose another file")
     version = pragma(connection, "user_version")
     if version > len(MIGRATIONS):
         raise StorageError(
             f"{path} was made by a newer hostbus (schema {version}; this one reads up to {len(MIGRATIONS)}): "
-            "upgrade hostbus or choose another --path"
+            "upgrade hostbus or choose another file"
         )
     return version
 

@@ -16,9 +16,9 @@ from bus.frame import Frame
 from bus.gaps import Gap
 from bus.names import check_pattern
 from bus.rpc import Json
-from bus.sink import DurableSink
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
+from sinks.events import EventSink
 from sinks.history import HistoryService
 from sinks.retention import DEFAULT_KEEP, Retention, span
 from sinks.sqlite.archive import SqliteArchive
@@ -78,7 +78,7 @@ class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
         return Rules(hot_ns=span(self.hot, "hot"), retention=Retention.load(self.keep, self.keep_for))
 
 
-class SqliteSink(DurableSink):
+class SqliteSink(EventSink):
     """Archives metrics in one SQLite file: one transaction per batch, acknowledged after its commit.
 
     What is in the file can be asked for over the bus (`bus.history.HistoryClient`).
@@ -110,6 +110,11 @@ class SqliteSink(DurableSink):
         self._missing: list[MissingFrames] = []
         self._new_names = asyncio.Event()
         self._names = 0
+
+    @property
+    def archive(self) -> SqliteArchive | None:
+        """What it writes; None while it cannot be opened."""
+        return self._archive
 
     async def setup(self) -> None:
         """Open the archive. Raises StorageError, which says what would be right."""

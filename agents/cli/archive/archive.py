@@ -11,7 +11,7 @@ import typer
 
 from agents.cli.opening import DEFAULT_SCHEME, ArchivePath
 from agents.cli.options import Format, Output, Verbose, examples
-from bus.errors import HostbusError
+from bus.errors import ConfigError, HostbusError
 from bus.maintenance import Maintenance, Migrated, Progress
 
 GROUP = "hostbus.maintenance"
@@ -71,6 +71,7 @@ def verify(
     from agents.cli import connection, exits
     from agents.cli.output import print_json, print_line
     from agents.cli.progress import bar
+    from agents.cli.quantity import counted
 
     kind, where = _maintenance(archive)
 
@@ -95,7 +96,7 @@ def verify(
     if count > MOST_FINDINGS and output is Format.pretty:
         print_line(f"... and {count - MOST_FINDINGS} more")
     exits.complain(
-        f"{where}: something is wrong in {count} places: keep a copy of it; "
+        f"{where}: something is wrong in {counted(count, 'place')}: keep a copy of it; "
         "'agent export' saves what can be read, 'agent import' makes a new archive of that"
     )
     raise typer.Exit(exits.RUN_TIME)
@@ -120,6 +121,7 @@ def compact(
     """Make an archive small that no sink writes: a sink does the same by itself, a little every minute."""
     from agents.cli import connection
     from agents.cli.progress import bar
+    from agents.cli.quantity import human_bytes
 
     kind, where = _maintenance(archive)
     kept = _tiers(keep)
@@ -138,9 +140,12 @@ def compact(
                     stage = await anext(stages, None)
         return before, await _size(kind, where), done
 
-    before, after, done = connection.run(work())
+    try:
+        before, after, done = connection.run(work())
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
     did = ", ".join(f"{count:,} {what}" for what, count in done.items() if count) or "nothing to do"
-    typer.echo(f"{where}: {_megabytes(before)} → {_megabytes(after)}; {did}")
+    typer.echo(f"{where}: {human_bytes(before)} → {human_bytes(after)}; {did}")
 
 
 def migrate(
@@ -208,22 +213,30 @@ def sql(
     """
     from agents.cli import connection
     from agents.cli.archive.sql_output import writer
-    from agents.cli.timespan import moment
+    from agents.cli.timespan import moment, span
     from bus.archive import MIN_NS
     from bus.chunk import MAX_NS
     from bus.timestamp import Timestamp
 
     kind, where = _maintenance(archive)
     now = Timestamp.now()
+    if begin and end:
+        span(begin, end, now)  # checks that there is time between them
     start_ns = moment(begin, "--from", now).posix_ns if begin else MIN_NS
     end_ns = moment(end, "--to", now).posix_ns if end else MAX_NS
 
     async def ask() -> None:
         async with aclosing(kind.select(where, statement, start_ns, end_ns)) as portions:
             (columns,) = await anext(portions)
+            if not columns:
+                raise typer.BadParameter("an empty STATEMENT: SQL that reads is wanted, like SELECT ...")
             write = writer(output.value, [str(column) for column in columns])
+            found = False
             async for rows in portions:
+                found = True
                 write(rows)
+            if not found and output is Table.pretty:
+                typer.echo("no rows", err=True)
 
     connection.run(ask())
 
@@ -257,23 +270,20 @@ async def _size(kind: Maintenance, where: str) -> int:
     return int(about["bytes"]) + int(about["walBytes"])
 
 
-def _megabytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 1e6:,.1f} MB"
-
-
 def _show(about: dict[str, Any]) -> None:
     from agents.cli.output import print_line, print_table
+    from agents.cli.quantity import counted, human_bytes
     from bus.timestamp import Timestamp
 
     writer = about["writer"]
     per_point = about["bytesPerPoint"]
     print_line(f"{about['path']}, schema {about['schema']}, {f'written by {writer}' if writer else 'nobody writes it'}")
     print_line(
-        f"{_megabytes(about['bytes'])}, {_megabytes(about['freeBytes'])} of it free, "
-        f"log {_megabytes(about['walBytes'])}{f', {per_point:.2f} bytes per point' if per_point else ''}"
+        f"{human_bytes(about['bytes'])}, {human_bytes(about['freeBytes'])} of it free, "
+        f"log {human_bytes(about['walBytes'])}{f', {per_point:.2f} bytes per point' if per_point else ''}"
     )
     print_line(
-        f"{about['metrics']:,} metrics, {about['points']:,} points, {about['events']:,} events, {about['gaps']:,} gaps"
+        ", ".join(counted(about[f"{what}s"], what) for what in ("metric", "point", "event", "gap")),
     )
     print_line("")
     rows = [
@@ -281,8 +291,7 @@ def _show(about: dict[str, Any]) -> None:
             tier["tier"],
             f"{tier['rows']:,}",
             f"{tier['packed']:,}",
-            _megabytes(tier["rowBytes"]),
-            _megabytes(tier["packedBytes"]),
+            *("?" if tier[size] is None else human_bytes(tier[size]) for size in ("rowBytes", "packedBytes")),
             *(f"{Timestamp(tier[end])}"[:19] if tier[end] is not None else "" for end in ("first", "last")),
         )
         for tier in about["tiers"]

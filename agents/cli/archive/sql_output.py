@@ -12,8 +12,6 @@ Write = Callable[[Rows], None]
 
 def writer(kind: str, columns: Sequence[str]) -> Write:
     """What prints rows, portion by portion: as ``json``, one object a line; ``csv``; or ``pretty``, a table."""
-    if not columns:  # a statement without an answer
-        return lambda rows: None
     return {"json": _json, "csv": _csv, "pretty": _pretty}[kind](columns)
 
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from math import inf, log
+from math import inf, isfinite, log
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,14 +129,14 @@ async def _pairs(archive: "Archive", patterns: Sequence[str], old: "Span", new: 
 
 def _change(pair: Pair) -> float:
     """How much the mean changed, whichever way; what is in one span only comes last."""
-    old, new = pair
-    if old is None or new is None:
+    if pair[0] is None or pair[1] is None:
         return -1.0
-    if old.mean == new.mean:
+    old, new = pair[0].mean, pair[1].mean
+    if old == new:
         return 0.0
-    if old.mean * new.mean <= 0:
+    if not (isfinite(old) and isfinite(new)) or old == 0 or new == 0 or (old < 0) != (new < 0):
         return inf
-    return abs(log(new.mean / old.mean))
+    return abs(log(abs(new)) - log(abs(old)))  # their quotient may be too large or too small for a float
 
 
 def _json(name: str, pair: Pair) -> dict[str, Any]:

@@ -93,10 +93,12 @@ async def recording(sources: Sources, interrupted: asyncio.Event, say: Say) -> A
         finally:
             await own.aclose()
     else:
-        refused = "no family of this host measures it: 'agent list' shows them"
-    if not await watched.is_live():
-        async with sources.history():
-            pass  # raises for one that nobody can open
+        refused = f"no family of this host measures {' '.join(sources.patterns)}: 'agent list' shows them"
+    try:
+        is_live = await watched.is_live()
+    except StorageError:
+        raise StorageError(refused) from None  # there is none, and here is why it cannot be made
+    if not is_live:
         say(f"no points of {' '.join(sources.patterns)} have come into {sources.where} lately, and {refused}")
     yield watched
 
@@ -108,12 +110,9 @@ class Watched:
         self._sources = sources
 
     async def is_live(self) -> bool:
-        """True if there is an archive into which points of the metrics came lately."""
-        try:
-            async with self._sources.history() as history:
-                return bool(await _alive(history, self._sources.patterns, time.time_ns()))
-        except StorageError:
-            return False  # it does not exist; or it cannot be read, which is found again when it is made
+        """True if points of the metrics came into the archive lately. Raises StorageError if it cannot be read."""
+        async with self._sources.history() as history:
+            return bool(await _alive(history, self._sources.patterns, time.time_ns()))
 
     async def arrived(self, end_ns: int) -> dict[str, float]:
         """Wait until each metric that is alive has a point from the end or later."""

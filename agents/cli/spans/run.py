@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agents.cli.spans.foreground import Foreground
     from agents.cli.spans.recording import Recording, Sources
     from agents.cli.spans.spans import Span
+    from bus.archive import Event
 
 
 def register(app: typer.Typer) -> None:
@@ -210,12 +211,15 @@ async def _measured(
     return Span(event=event, number=1, of=1), code
 
 
-async def _record(event: Any, sources: "Sources") -> None:
-    from agents.cli.opening import Access, opened
+async def _record(event: "Event", sources: "Sources") -> None:
+    from agents.cli.opening import Access, on_bus, opened
     from bus.errors import HostbusError
 
     if sources.is_remote:
-        raise HostbusError("archives on the bus take points only; --archive PATH|URL says where one is to be written")
+        async with on_bus(sources.server, sources.timeout_s) as client:
+            if not await client.add_event(event, sources.patterns):
+                raise HostbusError("no archive on the bus keeps these metrics and takes events, too")
+        return
     async with opened(sources.archive, Access.events) as archive:
         await archive.add_event(event)
 

@@ -15,12 +15,13 @@ import typer
 
 from agents.cli.catalog import KnownAgent, known_agents
 from agents.cli.output import print_line
+from agents.cli.quantity import human_bytes
 from agents.cli.running import reload
 from agents.cli.settings import Instance, Settings
 from agents.cli.up.report import Family, Report
 from agents.cli.up.supervisor import Supervised
 from agents.cli.up.tap import Tap
-from agents.cli.up.watch import ArchiveFile, FamilyWatch, human_bytes
+from agents.cli.up.watch import ArchiveFile, FamilyWatch
 from agents.host import HostConfig, HostSource
 from agents.metric import MetricTable
 from bus.agent import Agent

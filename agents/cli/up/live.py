@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.cli.output import number
+from agents.cli.quantity import human_bytes
 from agents.cli.up.report import Report
-from agents.cli.up.watch import FamilyWatch, human_bytes
+from agents.cli.up.watch import FamilyWatch
 
 REFRESHES_PER_S = 1
 """Each costs 5 ms of CPU."""

@@ -4,9 +4,10 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from agents.cli.quantity import human_bytes
 from agents.cli.settings import Instance
 from agents.cli.up.supervisor import Supervised
-from agents.cli.up.watch import ArchiveFile, FamilyWatch, human_bytes
+from agents.cli.up.watch import ArchiveFile, FamilyWatch
 from agents.host import HostSource
 from bus.timestamp import Timestamp
 

@@ -57,6 +57,10 @@ def up(
     from agents.cli import connection, log
     from agents.cli.up.fleet import Fleet, Order
 
+    if archive is not None and ":/" in str(archive):  # a Path has lost the second slash of a URL
+        raise typer.BadParameter(
+            "--archive: agent up keeps an SQLite file; a database is for 'agent start postgres-sink'"
+        )
     order = Order(
         period_s=period,
         duration_s=connection.seconds(duration, "--duration") if duration else None,

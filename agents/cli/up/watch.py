@@ -98,12 +98,3 @@ class ArchiveFile:
     def size(self) -> int:
         """Bytes on disk, the write-ahead log included."""
         return sum(file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.exists())
-
-
-def human_bytes(count: float) -> str:
-    """``1.5 MB``: decimal units, three digits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -76,9 +76,27 @@ def test_verify_finds_nothing_in_a_good_file_and_what_is_wrong_in_another(agent:
     assert bad.code == 1
     assert "web1.a, points from" in bad.out
     assert "its checksum does not fit" in bad.out
-    assert f"agent: error: {path}: something is wrong in 1 places: keep a copy of it; 'agent export' saves" in bad.err
+    assert f"agent: error: {path}: something is wrong in 1 place: keep a copy of it; 'agent export' saves" in bad.err
     (line,) = agent("archive", "verify", "--format", "json", "--archive", str(path)).out.splitlines()
     assert json.loads(line)["where"].startswith("web1.a, points from")
+
+
+def test_verify_of_a_file_that_cannot_be_read_at_all_says_so_as_a_finding(agent: Agent, path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    outcome = agent("archive", "verify", "--archive", str(path))
+    assert outcome.code == 1
+    assert outcome.out.startswith("the file: ")
+    assert "'agent export' saves what can be read" in outcome.err
+    assert "archive verify" not in outcome.err
+
+
+def test_compact_packs_even_what_has_just_come_if_it_is_told_to(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "archive.db"
+    asyncio.run(fill(path, packed=False))
+    assert "rows packed" in agent("archive", "compact", "--hot", "0s", "--archive", str(path)).out
+    assert "7,260 points" in agent("archive", "info", "--archive", str(path)).out
+    assert "less than 0 s" in agent("archive", "compact", "--hot", "-1s", "--archive", str(path)).err
 
 
 def test_compact_makes_a_file_small_and_removes_only_what_it_is_told_to(agent: Agent, tmp_path: Path) -> None:
@@ -99,7 +117,7 @@ def test_compact_makes_a_file_small_and_removes_only_what_it_is_told_to(agent: A
 
     for keep, said in (("raw", "TIER=TIME"), ("raw=soon", "is not a duration"), ("xyz=1d", "is no tier")):
         wrong = agent("archive", "compact", "--archive", str(path), "--keep", keep)
-        assert wrong.code in {2, 78}
+        assert wrong.code == 2
         assert said in wrong.err
     assert "--hot: 'x' is not a duration" in agent("archive", "compact", "--archive", str(path), "--hot", "x").err
 
@@ -179,8 +197,16 @@ def test_a_migration_that_cannot_be_changes_nothing(
 @pytest.mark.parametrize("command", [("info",), ("verify",), ("compact",), ("migrate",), ("sql", "SELECT 1")])
 def test_no_file_and_no_archive_are_one_clear_line(agent: Agent, tmp_path: Path, command: tuple[str, ...]) -> None:
     missing = agent("archive", *command, "--archive", str(tmp_path / "no.db"))
-    assert (missing.code, missing.err) == (1, f"agent: error: there is no archive at {tmp_path / 'no.db'}\n")
+    assert (missing.code, missing.err) == (
+        1,
+        f"agent: error: there is no archive at {tmp_path / 'no.db'}: 'agent up' and a sqlite-sink make one\n",
+    )
     assert list(tmp_path.iterdir()) == []
+    assert (
+        f"{tmp_path} is a directory: an archive is a file" in agent("archive", *command, "--archive", str(tmp_path)).err
+    )
+    (tmp_path / "empty.db").touch()
+    assert "empty.db is empty: " in agent("archive", *command, "--archive", str(tmp_path / "empty.db")).err
     (tmp_path / "text.db").write_text("no archive" * 1000)
     assert "is not an SQLite file" in agent("archive", *command, "--archive", str(tmp_path / "text.db")).err
     assert "archives, not for nats://" in agent("archive", *command, "--archive", "nats://x").err
@@ -250,6 +276,17 @@ def test_sql_prints_tables_and_csv(agent: Agent, path: Path) -> None:
         ["web1.b", str(T0), "00ff", ""],
     ]
     assert agent("archive", "sql", "SELECT 1 WHERE 0", "--archive", str(path), "--format", "csv").out == "1\n"
+    assert agent("archive", "sql", "SELECT 1 WHERE 0", "--archive", str(path)) == Outcome(0, "", "no rows\n")
+
+
+def test_sql_without_a_statement_or_without_time_in_its_range_is_a_wrong_command_line(agent: Agent, path: Path) -> None:
+    for arguments, said in (
+        (("",), "an empty STATEMENT"),
+        (("SELECT 1", "--from", "now", "--to", "-1h"), "is not before"),
+    ):
+        outcome = agent("archive", "sql", *arguments, "--archive", str(path))
+        assert outcome.code == 2
+        assert said in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from agents.cli.spans.recording import wanted_families
 from agents.cli.spans.run import spread
+from tests.agents.cli.archived import archive_file
 from tests.agents.cli.conftest import AGENT
 
 FAST = ("-m", "#.load.1m", "--period", "0.1")
@@ -197,11 +198,13 @@ def test_the_command_begins_with_no_signal_blocked_and_only_those_ignored_that_w
 
 def test_points_that_another_process_archives_are_waited_for(run, start_agent, agent, tmp_path):
     path = tmp_path / "a.db"
-    up = start_agent("up", "--only", "load", "--period", "0.2", "--archive", str(path))
+    config = tmp_path / "hostbus.toml"
+    config.write_text("[sqlite-sink]\nbatch_age = 0.3\n")
+    up = start_agent("up", "--only", "load", "--period", "0.2", "--archive", str(path), "--config", str(config))
     assert up.stdout.readline()
     deadline = time.monotonic() + 20
     while not (path.exists() and agent("check", "--archive", str(path)).code == 0) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.1)
     done = run("--archive", str(path), "--label", "x", "--", "sleep", "1")
     assert done.returncode == 0
     assert "sampling" not in done.stderr
@@ -244,12 +247,15 @@ def test_what_is_wrong_with_the_command_line_is_one_line(agent, arguments, said)
     assert outcome.err.count("\n") == 1
 
 
-def test_points_of_an_archive_on_the_bus(run, start_agent, agent, amqp_url, tmp_path, monkeypatch):
+def test_points_of_an_archive_on_the_bus_and_the_span_goes_there(
+    run, start_agent, agent, amqp_url, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
     manager = start_agent("start", "manager")
     assert any("manager works" in line for line in manager.stderr)
-    for arguments in (("load-source", "--period", "0.2"), ("sqlite-sink", "--path", str(tmp_path / "a.db"))):
-        process = start_agent("start", *arguments)
+    path = str(tmp_path / "a.db")
+    agents = (("load-source", "--period", "0.2"), ("sqlite-sink", "--path", path, "--batch-age", "0.3"))
+    for process in [start_agent("start", *arguments) for arguments in agents]:
         assert any(" works" in line for line in process.stderr)
     deadline = time.monotonic() + 30
     while agent("check", "#.load.1m").code and time.monotonic() < deadline:
@@ -257,6 +263,22 @@ def test_points_of_an_archive_on_the_bus(run, start_agent, agent, amqp_url, tmp_
     done = run("--label", "x", "--", "sh", "-c", "sleep 1; exit 4", options=("-m", "#.load.1m"))
     assert done.returncode == 4
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("agent: the span is not recorded: ")
+    assert lines[0].startswith("x: ")
     assert lines[-1].split()[0].endswith(".load.1m")
     assert lines[-1].endswith(" 100 %")
+    (span,) = [json.loads(line) for line in agent("diff", "--archive", path, "--format", "json").out.splitlines()]
+    assert (span["label"], span["exit_code"], span["metrics"]) == ("x", 4, ["#.load.1m"])
+
+
+@pytest.mark.parametrize("pattern", ["#.load.1m", "#.nobody.measures.it"])
+def test_an_archive_that_cannot_be_used_is_told_before_the_command_begins(run, tmp_path, pattern):
+    (tmp_path / "text.db").write_text("no archive" * 1000)
+    damaged = bytearray((tmp_path / archive_file(tmp_path / "bad.db", {"web1.a": [(1, 1.0)]})).read_bytes())
+    damaged[4096:] = b"\xaa" * (len(damaged) - 4096)
+    (tmp_path / "bad.db").write_bytes(damaged)
+    for where in ("postgresql://localhost:1/x", "text.db", "bad.db", "no/folder/a.db"):
+        done = run("--archive", where, "--", "touch", "begun", options=("-m", pattern))
+        assert done.returncode == 1
+        assert done.stderr.startswith("agent: error: ")
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "begun").exists()
