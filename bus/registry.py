@@ -199,16 +199,15 @@ class Registry:
     async def keep(self, archive: str, names: Iterable[str]) -> None:
         """The archive with this token keeps these metrics, too."""
         async with self._lock:
-            known = self.kept.setdefault(archive, set())
+            new = set(names) - self.kept.get(archive, set())
             nobodys = self.kept.get("", set())
-            new = set(names) - known
             found = new & nobodys
             if new:
                 await self._write(
                     ("INSERT OR IGNORE INTO historic (archive, metric) VALUES (?, ?)", [(archive, one) for one in new]),
                     ("DELETE FROM historic WHERE archive = '' AND metric = ?", [(name,) for name in found]),
                 )
-                known |= new
+                self.kept.setdefault(archive, set()).update(new)
                 nobodys -= found
 
     async def forget(self, archive: str, names: Iterable[str] | None = None) -> None:
@@ -220,6 +219,8 @@ class Registry:
                 rows = [(archive, name) for name in gone]
                 await self._write(("DELETE FROM historic WHERE archive = ? AND metric = ?", rows))
                 known -= gone
+            if not known:
+                self.kept.pop(archive, None)
 
     def config(self, token: str) -> Json:
         """The configuration in force for an agent; empty if none was ever set."""

@@ -153,13 +153,13 @@ async def _timeline(question: Question, every_ns: int) -> HistoryResponse:
 
 
 async def _by_time(question: Question, extent: Extent, every_ns: int, limit: int) -> AsyncIterator[Part]:
-    """Spans of `limit` buckets each."""
-    begin = extent.begin
+    """Spans of `limit` buckets each, longer ones over times without any points: few looks, whatever the limit."""
+    begin, buckets = extent.begin, limit
     while begin < extent.end:
-        end = min((begin // every_ns + limit) * every_ns, extent.end)
+        end = min((begin // every_ns + buckets) * every_ns, extent.end)
         found = await question.history.aggregates(question.metric, begin, end, every_ns)
         yield list(found.rows()), end
-        begin = end
+        begin, buckets = end, limit if found else min(2 * buckets, MAX_AGGREGATES)
 
 
 async def _by_points(question: Question, extent: Extent, every_ns: int, _limit: int) -> AsyncIterator[Part]:

@@ -65,7 +65,17 @@ async def test_a_metric_is_historic_as_long_as_one_archive_keeps_it(path: str) -
         assert registry.is_historic("web1.b")
         await registry.forget("unknown")
     async with Registry.open(path) as registry:
-        assert {archive: metrics for archive, metrics in registry.kept.items() if metrics} == {"sink-b": {"web1.b"}}
+        assert registry.kept == {"sink-b": {"web1.b"}}
+
+
+async def test_an_archive_that_keeps_nothing_is_not_remembered(path: str) -> None:
+    async with Registry.open(path) as registry:
+        await registry.keep("sink-a", [])
+        await registry.keep("sink-b", ["web1.a"])
+        assert (registry.archives_of("web1.a"), registry.archives_of("web1.b")) == (["sink-b"], [])
+        await registry.forget("sink-b", ["web1.a"])
+        assert registry.kept == {}
+        assert registry.archives_of("web1.a") == []
 
 
 SCHEMA_1 = """
