@@ -31,6 +31,9 @@ PUSH_TIMEOUT_S = 10.0
 MAX_EXPIRES_S = 4_294_967
 """RabbitMQ holds the time in 32 bits of milliseconds: 49 days."""
 
+ARCHIVE_HEARD_S = 150.0
+"""An archive of ours says every minute what it keeps: one not heard of for so long is not to be waited for."""
+
 LIVENESS_WINDOW_S = 2.0
 """How long an owner of a metric has to answer before somebody else may have it."""
 
@@ -233,7 +236,8 @@ class Manager(Client):
     @rpc_handler("history.archives")
     async def _archives_of(self, metrics: list[str]) -> Json:
         """Who keeps each of these metrics: the tokens of archives, from each of which an answer may be expected."""
-        return {"archives": {name: self._registry.archives_of(name) for name in metrics}}
+        heard = self._registry.archives_heard(ARCHIVE_HEARD_S)
+        return {"archives": {name: [token for token, kept in heard.items() if name in kept] for name in metrics}}
 
     @rpc_handler("db.register")
     async def _register_db(self, from_token: str, data: bool = True, **_others: Any) -> Json:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Registry:
         """Tokens of the sinks whose queue outlives them."""
         self.kept: dict[str, set[str]] = {}
         """The metrics that each archive keeps, declared or not, by the archive's token."""
+        self._heard: dict[str, float] = {}  # of those in `kept`: when they last told it to this object
 
     @classmethod
     @asynccontextmanager
@@ -185,9 +187,10 @@ class Registry:
         """Whether an archive keeps this metric."""
         return any(name in metrics for metrics in self.kept.values())
 
-    def archives_of(self, name: str) -> list[str]:
-        """The tokens of the archives that keep a metric, as far as they have said so."""
-        return sorted(token for token, metrics in self.kept.items() if token and name in metrics)
+    def archives_heard(self, within_s: float) -> dict[str, set[str]]:
+        """What those archives keep that have told it lately, by token, sorted."""
+        since = time.monotonic() - within_s
+        return {token: self.kept[token] for token, at in sorted(self._heard.items()) if at > since}
 
     async def add_sink(self, token: str) -> None:
         """A sink whose queue outlives it has registered."""
@@ -209,6 +212,8 @@ class Registry:
                 )
                 self.kept.setdefault(archive, set()).update(new)
                 nobodys -= found
+            if archive in self.kept:
+                self._heard[archive] = time.monotonic()
 
     async def forget(self, archive: str, names: Iterable[str] | None = None) -> None:
         """The archive keeps these metrics no more; None: nothing at all."""
@@ -221,6 +226,7 @@ class Registry:
                 known -= gone
             if not known:
                 self.kept.pop(archive, None)
+                self._heard.pop(archive, None)
 
     def config(self, token: str) -> Json:
         """The configuration in force for an agent; empty if none was ever set."""

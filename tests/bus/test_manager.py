@@ -193,6 +193,22 @@ async def test_requests_go_to_the_archive_that_keeps_the_metric_until_it_says_th
             await ask("web1.both")
 
 
+async def test_who_keeps_a_metric_is_said_of_archives_that_were_heard_of_lately(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Manager("manager", memory_url), Client("sink-a", memory_url) as a, Client("sink-b", memory_url) as b:
+        await a.rpc("db.subscribe", metrics=["web1.a", "web1.both"], data=False)
+        await b.rpc("db.subscribe", metrics=["web1.both"], data=False)
+        names = ["web1.a", "web1.both", "web1.none"]
+        expected = {"web1.a": ["sink-a"], "web1.both": ["sink-a", "sink-b"], "web1.none": []}
+        assert (await a.rpc("history.archives", metrics=names))["archives"] == expected
+        monkeypatch.setattr(manager_module, "ARCHIVE_HEARD_S", 0.0)
+        assert (await a.rpc("history.archives", metrics=["web1.both"]))["archives"] == {"web1.both": []}
+        monkeypatch.setattr(manager_module, "ARCHIVE_HEARD_S", 150.0)
+        await b.rpc("db.release")
+        assert (await a.rpc("history.archives", metrics=["web1.both"]))["archives"] == {"web1.both": ["sink-a"]}
+
+
 async def keys_in(transport: Transport, queue: str) -> list[str]:
     keys: list[str] = []
     await transport.consume(

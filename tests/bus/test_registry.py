@@ -72,10 +72,11 @@ async def test_an_archive_that_keeps_nothing_is_not_remembered(path: str) -> Non
     async with Registry.open(path) as registry:
         await registry.keep("sink-a", [])
         await registry.keep("sink-b", ["web1.a"])
-        assert (registry.archives_of("web1.a"), registry.archives_of("web1.b")) == (["sink-b"], [])
+        assert registry.archives_heard(60) == {"sink-b": {"web1.a"}}
+        assert registry.archives_heard(0) == {}
         await registry.forget("sink-b", ["web1.a"])
         assert registry.kept == {}
-        assert registry.archives_of("web1.a") == []
+        assert registry.archives_heard(60) == {}
 
 
 SCHEMA_1 = """
