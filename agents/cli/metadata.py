@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a metric's metadata says to people. Anyone on the bus may have written it."""
+"""What metadata and labels say to people. Anyone on the bus may have written them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +15,11 @@ def unit_of(metadata: Mapping[str, Any]) -> str:
 
 
 def plain_text(metadata: Mapping[str, Any], key: str) -> str:
-    """A text in one line that can do nothing to a terminal; "" if there is none."""
+    """A text of metadata, as `plain` has it; "" if there is none."""
     value = metadata.get(key)
-    return "".join(character for character in value if character.isprintable()) if isinstance(value, str) else ""
+    return plain(value) if isinstance(value, str) else ""
+
+
+def plain(text: str) -> str:
+    """A text in one line that can do nothing to a terminal."""
+    return "".join(character for character in text if character.isprintable())

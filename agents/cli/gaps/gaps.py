@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`agent gaps`: which metric misses which range, and why (agents/cli/causes.py has the rules)."""
+"""`agent gaps`: which metric misses which range, and why (agents/cli/gaps/causes.py has the rules)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

@@ -71,6 +71,7 @@ def diff(
 
 
 async def _list(where: str, output: Format) -> None:
+    from agents.cli.metadata import plain
     from agents.cli.opening import opened
     from agents.cli.output import print_json, print_table
     from agents.cli.quantity import length
@@ -83,7 +84,7 @@ async def _list(where: str, output: Format) -> None:
             print_json(span.to_json())
         return
     rows = [
-        (span.name, span.began, length(span.duration_s), "" if span.exit_code is None else span.exit_code)
+        (plain(span.name), span.began, length(span.duration_s), "" if span.exit_code is None else span.exit_code)
         for span in spans
     ]
     print_table(("label", "began", "lasted", "exit code"), rows, empty="no span is recorded; 'agent run' records them")
@@ -151,11 +152,12 @@ def _json(name: str, pair: Pair) -> dict[str, Any]:
 def _lines(old: "Span", new: "Span", pairs: Mapping[str, Pair]) -> Iterator[str]:
     """Which spans, then a table with a heading for each metric."""
     from agents.cli import columns
+    from agents.cli.metadata import plain
     from agents.cli.quantity import change, length
 
     for which, span in (("old", old), ("new", new)):
         ended = "" if span.exit_code is None else f", exit code {span.exit_code}"
-        yield f"{which}  {span.name}, {span.began}{ended}"
+        yield f"{which}  {plain(span.name)}, {span.began}{ended}"
     yield ""
     first, second = old.duration_s, new.duration_s
     headings = [""]

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What is wrong is said in one line, with the exit code that goes with it; the traceback comes with -v only."""
 
+import os
 import sqlite3
+import subprocess
 
 import pytest
+
+from tests.agents.cli.conftest import AGENT
 
 NOBODY = "amqp://user:secret@127.0.0.1:1/"
 
@@ -26,6 +30,7 @@ def only_line(err: str) -> str:
         ("start cpu-source --perod 1", 2, "No such option"),
         ("start --period 5 cpu-source", 2, "the agent's name comes first"),
         ("start sqlite-sink --once", 2, "takes no samples"),
+        ("up --archive postgresql://localhost/db", 2, "agent up keeps an SQLite file"),
         ("start cpu-source --period fast", 78, "period: expected `float`"),
         ("start cpu-source --period -1", 78, "period: expected `float` >= 0.001"),
         ("start cpu-source --set perod=1", 78, "unknown key 'perod'; did you mean 'period'?"),
@@ -74,6 +79,15 @@ def test_a_traceback_comes_with_verbose(agent):
     assert outcome.code == 78
     assert "Traceback (most recent call last)" in outcome.err
     assert outcome.err.splitlines()[-1].startswith("agent: error: ")
+
+
+def test_ctrl_c_while_the_commands_are_being_loaded_is_no_traceback(tmp_path):
+    slow = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n"
+    (tmp_path / "typer.py").write_text(slow)
+    done = subprocess.run(
+        [AGENT, "list"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_refused_login_says_so_and_tells_no_password(agent, rabbitmq):

@@ -331,18 +331,27 @@ def test_it_reads_what_agent_up_archived(agent, tmp_path):
     assert agent("history", "*.load.1m", "--archive", path, "--plot").out.count("\n") > 8
 
 
+async def deployed(path: str) -> None:
+    """An event of now, in an archive that another process writes."""
+    async with opening.opened(path, opening.Access.events) as archive:
+        await archive.add_event(Event(time=Timestamp.now().posix_ns, label="deployed here"))
+
+
 def test_over_the_bus_it_shows_what_the_archives_there_have(agent, start_agent, amqp_url, tmp_path, monkeypatch):
     monkeypatch.setenv("HOSTBUS_SERVER", amqp_url)
     manager = start_agent("start", "manager")
     assert any("manager works" in line for line in manager.stderr)
-    start_agent("start", "sqlite-sink", "--path", str(tmp_path / "a.db"))
+    path = str(tmp_path / "a.db")
+    start_agent("start", "sqlite-sink", "--path", path, "--batch-age", "0.3")
     start_agent("start", "load-source", "--prefix", "web1", "--period", "0.2")
     deadline = time.monotonic() + 30
     while (done := agent("history", "web1.load.1m", "--format", "json")).out.count("\n") < 3:
         assert time.monotonic() < deadline, done
     assert json.loads(done.out.splitlines()[0])["metric"] == "web1.load.1m"
     assert agent("history", "web1.load.1m", "--every", "1s").out.startswith("web1.load.1m")
+    asyncio.run(deployed(path))
     assert agent("history", "web1.load.#", "--html", str(tmp_path / "page.html")).code == 0
+    assert "deployed here" in (tmp_path / "page.html").read_text()
     unknown = agent("history", "web1.load.2m")
     assert "there is no metric web1.load.2m; did you mean web1.load." in unknown.err
     nothing = agent("history", "web1.load.1m", "--from", "2020-01-01", "--to", "2020-01-02")

@@ -125,3 +125,26 @@ def test_an_archive_without_spans_says_who_records_them(agent, tmp_path):
     path = archive_file(tmp_path / "none.db", {LOAD: every_second(0, 5, 1.0)})
     assert agent("diff", "--archive", path).err == "no span is recorded; 'agent run' records them\n"
     assert "none is recorded; 'agent run' records them" in agent("diff", "a", "b", "--archive", path).err
+
+
+def test_means_whose_quotient_is_no_float_are_compared_and_a_label_does_nothing_to_the_terminal(agent, tmp_path):
+    points = {
+        "web1.tiny": [*every_second(0, 10, 1e200), *every_second(11, 20, 1e-200)],
+        "web1.huge": [*every_second(0, 10, 1e-200), *every_second(11, 20, 1e200)],
+        "web1.inf": [*every_second(0, 10, 1.0), *every_second(11, 20, float("inf"))],
+        "web1.same": every_second(0, 20, -1.0),
+        "web1.twice": [*every_second(0, 10, -1.0), *every_second(11, 20, -2.0)],
+    }
+    about = {name: {"interval": 1.0} for name in points}
+    spans = [span("a", 1, 10), span("b\x1b[31m", 11, 20)]
+    path = archive_file(tmp_path / "a.db", points, metadata=about, spans=spans)
+    outcome = agent("diff", "a", "b\x1b[31m", "--archive", path)
+    assert (outcome.code, outcome.err) == (0, "")
+    order = [line for line in outcome.out.splitlines() if line.startswith("web1.")]
+    assert order == ["web1.inf", "web1.huge", "web1.tiny", "web1.twice", "web1.same"]
+    assert "\x1b" not in outcome.out + agent("diff", "--archive", path).out
+    told = [
+        json.loads(line)
+        for line in agent("diff", "a", "b\x1b[31m", "--archive", path, "--format", "json").out.splitlines()
+    ]
+    assert [one["metric"] for one in told] == order
