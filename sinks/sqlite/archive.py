@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from bus.aggregates import Aggregates, hold_ns
+from bus.aggregates import Aggregates
 from bus.archive import MIN_NS, PAGE_POINTS, Event, MissingFrames
 from bus.chunk import MAX_NS, Chunk
 from bus.errors import StorageError
@@ -23,6 +23,7 @@ from bus.frame import Group
 from bus.names import Selection
 from sinks.sqlite import events, reading, timeline
 from sinks.sqlite.database import Database
+from sinks.sqlite.metadata import tell
 from sinks.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -89,14 +90,10 @@ class SqliteArchive:
 
     async def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the metadata (JSON objects) of metrics; names that have no points are ignored."""
-        told = [(json.dumps(fields), hold_ns(fields), name) for name, fields in metadata.items()]
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "UPDATE metric SET metadata = ?1, hold = ?2 WHERE name = ?3 AND metadata IS NOT ?1", told
-            )
-            # The next insert learns the new holds.
-            self._writer.forget()
+            if tell(connection, metadata):
+                self._writer.forget()  # the next insert learns the new holds
 
         await self._writing(work)
 

@@ -9,13 +9,14 @@ What comes for buckets that are formed already is merged into them too.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import nan
 
-from bus.aggregates import DEFAULT_HOLD_NS, Aggregate, aggregate_points, combine
+from bus.aggregates import DEFAULT_HOLD_NS, Aggregate, aggregate_points, combine, hold_ns
 from sinks.sqlite.tiers import COARSER, FINEST, ROLLUPS
 
 GRACE_NS = 30 * 10**9
@@ -62,12 +63,41 @@ def begin(connection: sqlite3.Connection) -> None:
         "INSERT INTO tier (id, name, span, rolled_to) VALUES (?,?,?,?)",
         [(tier.id, tier.name, tier.span_ns, rolled.get(tier.id, 0)) for tier in ROLLUPS],
     )
-    for (metric,) in connection.execute("SELECT id FROM metric").fetchall():
-        previous_ns: int | None = None
-        for times, values in _pages(connection, metric):
-            parts = aggregate_points(times, values, FINEST.span_ns, previous_ns=previous_ns, hold_ns=DEFAULT_HOLD_NS)
-            connection.executemany(APPEND, rows(metric, parts, rolled))
-            previous_ns = times[-1]
+    for metric, metadata in connection.execute("SELECT id, metadata FROM metric").fetchall():
+        its_hold_ns = DEFAULT_HOLD_NS
+        if metadata is not None:
+            its_hold_ns = hold_ns(json.loads(metadata))
+            connection.execute("UPDATE metric SET hold = ? WHERE id = ?", (its_hold_ns, metric))
+        _fill(connection, metric, its_hold_ns, rolled)
+
+
+def form_anew(connection: sqlite3.Connection, metric: int, hold_ns: int, most: int) -> int:
+    """Form all aggregates of a metric for another hold: of how many points; 0 if it has more than `most`, or old ones.
+
+    What was packed or has expired is far behind: it stays as it is, and all of it.
+    """
+    (count,) = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM point WHERE metric = ? LIMIT ?)", (metric, most + 1)
+    ).fetchone()
+    is_old = connection.execute(
+        "SELECT 1 FROM metric WHERE id = ?1 AND (raw_from IS NOT NULL OR id IN (SELECT metric FROM series "
+        "WHERE metric = ?1))",
+        (metric,),
+    ).fetchone()
+    if count > most or is_old:
+        return 0
+    connection.executemany("DELETE FROM rollup WHERE tier = ? AND metric = ?", [(tier.id, metric) for tier in ROLLUPS])
+    _fill(connection, metric, hold_ns, rolled_to(connection))
+    return int(count)
+
+
+def _fill(connection: sqlite3.Connection, metric: int, hold_ns: int, rolled: Mapping[int, int]) -> None:
+    """Aggregate all points of a metric that has no aggregates."""
+    previous_ns: int | None = None
+    for times, values in _pages(connection, metric):
+        parts = aggregate_points(times, values, FINEST.span_ns, previous_ns=previous_ns, hold_ns=hold_ns)
+        connection.executemany(APPEND, rows(metric, parts, rolled))
+        previous_ns = times[-1]
 
 
 def _pages(connection: sqlite3.Connection, metric: int) -> Iterator[tuple[list[int], array[float]]]:

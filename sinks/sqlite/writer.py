@@ -80,10 +80,6 @@ class Writer:
     ) -> int:
         """Store points and what is missing; the number of new points."""
         self.load(connection)
-        if now_ns >= self._cascade_at:
-            rollups.cascade(connection, now_ns)
-            self._rolled = rollups.rolled_to(connection)
-            self._cascade_at = now_ns // CASCADE_EVERY_NS * CASCADE_EVERY_NS + CASCADE_EVERY_NS
         by_metrics = families(storable(groups))
         self._make_ids(connection, sorted({name for names in by_metrics for name in names if name not in self.ids}))
         prompt: list[Family] = []
@@ -102,6 +98,10 @@ class Writer:
                 hold_ns = self._holds.get(metric, DEFAULT_HOLD_NS)
                 stored += late.insert(connection, metric, one.times, values, hold_ns, self._rolled)
                 self._newest[metric] = max(self._newest.get(metric, MIN_NS), *one.times)
+        if now_ns >= self._cascade_at:  # not before, or what a long batch brings would be late already
+            rollups.cascade(connection, now_ns)
+            self._rolled = rollups.rolled_to(connection)
+            self._cascade_at = now_ns // CASCADE_EVERY_NS * CASCADE_EVERY_NS + CASCADE_EVERY_NS
         if missing:
             connection.executemany(
                 "INSERT OR IGNORE INTO gap (source, key, epoch, first, last, noticed) VALUES (?,?,?,?,?,?)",

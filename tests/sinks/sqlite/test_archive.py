@@ -16,6 +16,7 @@ from bus.errors import StorageError
 from bus.frame import Group
 from bus.names import matches
 from sinks.sqlite.archive import SqliteArchive
+from sinks.sqlite.compaction import compact_step
 
 T0 = 1_790_000_000 * 10**9
 S = 10**9
@@ -171,6 +172,34 @@ async def test_readers_see_what_is_committed_while_the_archive_is_written(path: 
         assert len(await read_points(other, "a")) == 2
         with pytest.raises(StorageError, match="cannot be written"):
             await reader.insert([group(["a"], [3], [3.0])])
+
+
+async def test_points_that_came_before_their_metadata_are_aggregated_as_those_after(path: Path) -> None:
+    """A metric that is read every five minutes: by default its points would speak for nothing."""
+    async with await SqliteArchive.open(path) as archive:
+        times = [T0 + 300 * S * number for number in range(10)]
+        await archive.insert([group(["a", "b"], times[:5], [2.0] * 10)])
+        await archive.set_metadata({"a": {"interval": 300}})
+        await archive.insert([group(["a", "b"], times[5:], [2.0] * 10)])
+        for every_ns in (60 * S, 3600 * S, None):
+            assert sum((await archive.aggregates("a", T0, T0 + 3600 * S, every_ns)).covered) == 2700.0
+            assert sum((await archive.aggregates("a", T0, T0 + 3600 * S, every_ns)).counts) == 10
+            assert sum((await archive.aggregates("b", T0, T0 + 3600 * S, every_ns)).covered) == 0.0
+
+
+async def test_metadata_that_come_late_leave_what_is_packed_or_too_much_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.sqlite.metadata.MOST_POINTS", 150)
+    async with await SqliteArchive.open(path) as archive:
+        times = [T0 + 30 * S * number for number in range(100)]
+        await archive.insert([group(["packed"], times, [1.0] * 100)])
+        await archive.database.write(compact_step, T0 + 86400 * S)
+        await archive.insert([group(["one", "two"], times, [1.0] * 200)])
+        names = ("packed", "one", "two")
+        await archive.set_metadata({name: {"interval": 1} for name in names})
+        covered = {name: sum((await archive.aggregates(name, T0, T0 + 86400 * S, 60 * S)).covered) for name in names}
+    assert covered == {"packed": 99 * 30.0, "one": 0.0, "two": 99 * 30.0}
 
 
 async def test_a_name_or_pattern_selects_its_metrics_and_no_others(path: Path) -> None:

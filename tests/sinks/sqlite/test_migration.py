@@ -3,12 +3,14 @@
 
 import sqlite3
 import time
+from array import array
 from pathlib import Path
 
 import pytest
 
 from bus.aggregates import TIERS_NS, aggregate_points
 from bus.archive import read_points
+from bus.frame import Group
 from sinks.sqlite import rollups, schema
 from sinks.sqlite.archive import SqliteArchive
 
@@ -54,3 +56,16 @@ async def test_points_of_an_archive_without_aggregates_are_in_all_of_them(
         ).fetchall()
         assert rows == [tuple(row[:7]) for row in expected], name
     connection.close()
+
+
+async def test_metadata_of_an_old_archive_tell_for_how_long_its_points_speak(tmp_path: Path) -> None:
+    now_s = time.time_ns() // S
+    first_version(tmp_path / "old.db", [(second * S, 1.0) for second in range(now_s - 3000, now_s, 300)])
+    with sqlite3.connect(tmp_path / "old.db") as connection:
+        connection.execute("UPDATE metric SET metadata = ?", ('{"interval": 300}',))
+    connection.close()
+    async with await SqliteArchive.open(tmp_path / "old.db") as archive:
+        await archive.set_metadata({"a.x": {"interval": 300}})
+        await archive.insert([Group(("a.x",), array("q", [now_s * S]), array("d", [1.0]))])
+        for every_ns in (60 * S, None):
+            assert sum((await archive.aggregates("a.x", 0, (now_s + 1) * S, every_ns)).covered) == 3000.0
