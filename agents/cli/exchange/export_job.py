@@ -6,11 +6,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO, Protocol, cast
 
+from agents.cli.exchange.journal import writable
 from agents.cli.exchange.part_file import PartFile
 from agents.cli.progress import Report
 from bus.archive import MIN_NS, Archive, History
@@ -35,9 +36,13 @@ class Request:
     start_ns: int
     end_ns: int
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is written down."""
+        return {**asdict(self), "archive": writable(self.archive), "server": writable(self.server)}
+
     def same_words(self, other: dict[str, Any]) -> bool:
-        """True if another request was made with the same words; -1h then means what it meant for the first."""
-        mine = asdict(self)
+        """True if what was written down had the same words; -1h then means what it meant for that."""
+        mine = self.to_json()
         return all(mine[word] == other.get(word) for word in mine if word not in ("start_ns", "end_ns"))
 
 
@@ -117,7 +122,7 @@ class ExportJob:
         file = await asyncio.to_thread(PartFile, path)
         try:
             if restart or not self._resume(file):
-                file.journal.begin({**asdict(self._request), "names": self._names})
+                file.journal.begin({**self._request.to_json(), "names": self._names})
             last = file.journal.last or {}
             await asyncio.to_thread(file.open, last.get("bytes", 0))
             await self._write(file, history, archive, last)
@@ -136,7 +141,7 @@ class ExportJob:
                 f"--to {found.get('end')}): the same command goes on with it, --restart begins anew"
             )
         self.resumed = file.journal.last is not None
-        self._request = Request(**{name: found[name] for name in asdict(self._request)})
+        self._request = replace(self._request, start_ns=found["start_ns"], end_ns=found["end_ns"])
         self._names = cast("list[str]", found["names"])
         return True
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
-from agents.cli.exchange.journal import Journal
+from agents.cli.exchange.journal import Journal, writable
 from agents.cli.progress import Report
 from bus.archive import Archive
 from bus.chunk import Chunk
@@ -49,7 +49,7 @@ class ImportJob:
         self._request: dict[str, Any] = {
             "file": str(path.absolute()),
             "format": form.name,
-            "archive": archive if "://" in archive or not archive else str(Path(archive).absolute()),
+            "archive": writable(archive) if "://" in archive or not archive else str(Path(archive).absolute()),
             "zone": zone,
             "any_order": any_order,
         }

@@ -14,6 +14,12 @@ from typing import Any
 import msgspec
 
 from bus.errors import StorageError
+from bus.transport.by_url import without_secrets
+
+
+def writable(where: str) -> str:
+    """A URL as it may be written into a journal: without user, password and options. A path stays as it is."""
+    return without_secrets(where) if "://" in where else where
 
 
 class Journal:
@@ -60,7 +66,7 @@ class Journal:
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                descriptor = os.open(self.path, flags, 0o644)
+                descriptor = os.open(self.path, flags, 0o600)
             except OSError as error:
                 raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
             try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.cli.exchange.export_job import Request
 from agents.cli.exchange.journal import Journal
 from bus.archive import Event, MissingFrames, read_points
 from bus.errors import StorageError
@@ -286,6 +287,24 @@ def test_a_full_stdout_is_said(full):
     with open("/dev/full", "wb") as out:
         code, told = ended(process("export", "--archive", full, "--format", "csv", stdout=out))
     assert (code, told) == (1, "agent: error: stdout cannot be written: No space left on device\n")
+
+
+def test_no_password_is_written_down(agent, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    database, server = "postgresql://me:secret@127.0.0.1:1/db?x=secret", "amqp://me:secret@127.0.0.1:1/"
+    request = Request(
+        format="csv", metrics=["#"], begin="", end="now", archive=database, server=server, start_ns=0, end_ns=9
+    )
+    assert "secret" not in json.dumps(request.to_json())
+    assert request.same_words(request.to_json())
+    file = tmp_path / "f.jsonl"
+    file.write_text('{"metric":"a","time":5,"value":1}\n')
+    told = agent("import", str(file), "--archive", database)
+    assert told.code != 0
+    (journal,) = (tmp_path / "hostbus" / "imports").iterdir()  # the check need not be done again
+    assert "127.0.0.1:1/db" in journal.read_text()
+    assert "secret" not in told.err + journal.read_text()
+    assert journal.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_link_that_others_left_is_not_followed(agent, full, tmp_path):
