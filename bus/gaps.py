@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from bus.archive import MissingFrames
 from bus.frame import Frame
 from bus.timestamp import Timestamp
 
@@ -19,6 +20,18 @@ class Gap:
     first: int
     last: int
     noticed: Timestamp
+
+    @property
+    def frames(self) -> MissingFrames:
+        """What an archive notes of it."""
+        return MissingFrames(
+            source=self.source,
+            key=self.key,
+            epoch=self.epoch,
+            first=self.first,
+            last=self.last,
+            noticed=self.noticed.posix_ns,
+        )
 
 
 class GapWatch:

@@ -171,16 +171,7 @@ class JsonSink(DurableSink):
     async def on_gap(self, gap: Gap) -> None:
         """Remember what is missing; it is written together with the frames that showed it."""
         await super().on_gap(gap)
-        self._missing.append(
-            MissingFrames(
-                source=gap.source,
-                key=gap.key,
-                epoch=gap.epoch,
-                first=gap.first,
-                last=gap.last,
-                noticed=gap.noticed.posix_ns,
-            )
-        )
+        self._missing.append(gap.frames)
 
     def vital_signs(self) -> Json:
         """Points written, frames that were written already when they came again, and the size of the file."""

@@ -96,8 +96,16 @@ class PostgresArchive:
         """
         await self._writer.provide_partitions()
         await rollups.form(self.database, settled_s)
-        for tier, kept_ns in (keep or {}).items():
-            await retention.expire(self.database, tier, time.time_ns() - kept_ns)
+        if keep:
+            # The clock of this machine may be wrong by a year: nothing goes that the server's takes for young.
+            now_ns = min(time.time_ns(), await self._server_time_ns())
+            for tier, kept_ns in keep.items():
+                await retention.expire(self.database, tier, now_ns - kept_ns)
+
+    async def _server_time_ns(self) -> int:
+        async with self.database.connection() as connection:
+            time_ns: int = await connection.fetchval("SELECT hostbus.ns(clock_timestamp())")
+        return time_ns
 
     # -- reading ---------------------------------------------------------------------------------------
 

@@ -168,16 +168,7 @@ class PostgresSink(EventSink):
         """
         if not self.config.queue:
             await super().on_gap(gap)
-            self._missing.append(
-                MissingFrames(
-                    source=gap.source,
-                    key=gap.key,
-                    epoch=gap.epoch,
-                    first=gap.first,
-                    last=gap.last,
-                    noticed=gap.noticed.posix_ns,
-                )
-            )
+            self._missing.append(gap.frames)
 
     def vital_signs(self) -> Json:
         """Points stored, requests for history."""

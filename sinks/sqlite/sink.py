@@ -11,13 +11,14 @@ from msgspec import Meta
 
 from bus.archive import MissingFrames
 from bus.config import AgentConfig
-from bus.errors import ConfigError, HostbusError, StorageBusy, StorageError
+from bus.errors import ConfigError, StorageBusy, StorageError
 from bus.frame import Frame
 from bus.gaps import Gap
 from bus.names import check_pattern
 from bus.rpc import Json
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
+from sinks.describing import Describer
 from sinks.events import EventSink
 from sinks.history import HistoryService
 from sinks.retention import DEFAULT_KEEP, Retention, span
@@ -25,13 +26,6 @@ from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.keeper import Keeper, Rules
 
 logger = logging.getLogger(__name__)
-
-NAMES_PER_REQUEST = 1000
-FIRST_QUESTION_S = 1.0
-"""A source declares its metrics at about the time of its first points: give it a moment."""
-LONGEST_PAUSE_S = 600.0
-REFRESH_S = 3600.0
-"""How often metadata that is known already is asked for again."""
 
 
 def default_path() -> str:
@@ -108,7 +102,9 @@ class SqliteSink(EventSink):
         self._keeper = Keeper(token, lambda: self._archive, config.rules())
         self._history = HistoryService(self, lambda: SqliteArchive.open(self.config.path, "read"))
         self._missing: list[MissingFrames] = []
-        self._new_names = asyncio.Event()
+        self._describer = Describer(
+            lambda: self._archive, lambda names: self.get_metrics(selector=list(names)), self.token
+        )
         self._names = 0
 
     @property
@@ -130,7 +126,7 @@ class SqliteSink(EventSink):
         """Join the bus and store what comes."""
         await super().start()
         self._history.begin()
-        self.start_task(self._describe_metrics(), name="ask for metadata")
+        self.start_task(self._describer.run(), name="ask for metadata")
         self.start_task(self._keeper.run(), name="upkeep of the archive")
 
     async def teardown(self) -> None:
@@ -180,22 +176,13 @@ class SqliteSink(EventSink):
         self.size_bytes = archive.size_bytes
         if archive.known_metrics != self._names:
             self._names = archive.known_metrics
-            self._new_names.set()
+            self._describer.notice()
             self._history.notice()
 
     async def on_gap(self, gap: Gap) -> None:
         """Remember what is missing; it is stored together with the frames that showed it."""
         await super().on_gap(gap)
-        self._missing.append(
-            MissingFrames(
-                source=gap.source,
-                key=gap.key,
-                epoch=gap.epoch,
-                first=gap.first,
-                last=gap.last,
-                noticed=gap.noticed.posix_ns,
-            )
-        )
+        self._missing.append(gap.frames)
 
     def vital_signs(self) -> Json:
         """Points stored, the size of the archive in bytes, requests for history."""
@@ -218,44 +205,3 @@ class SqliteSink(EventSink):
                 await archive.aclose()
             except StorageError as error:
                 logger.warning("%s: %s", self.token, error)
-
-    # -- metadata --------------------------------------------------------------------------------------
-
-    async def _describe_metrics(self) -> None:
-        """Keep the metrics' metadata: of new ones soon, of all every hour; storing points never waits for it."""
-        clock = asyncio.get_running_loop().time
-        refresh_at = clock()
-        pause_s = FIRST_QUESTION_S
-        while True:
-            if await self._has_new_names(pause_s):
-                await asyncio.sleep(FIRST_QUESTION_S)
-                pause_s = FIRST_QUESTION_S
-            now = clock()
-            try:
-                unknown = await self._describe_once(everything=now >= refresh_at)
-            except HostbusError as error:
-                logger.debug("%s: no metadata for now, will ask again: %s", self.token, error)
-                unknown = True
-            else:
-                refresh_at = now + REFRESH_S if now >= refresh_at else refresh_at
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S) if unknown else refresh_at - clock()
-
-    async def _has_new_names(self, timeout_s: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._new_names.wait()
-        except TimeoutError:
-            return False
-        self._new_names.clear()
-        return True
-
-    async def _describe_once(self, *, everything: bool) -> bool:
-        """Ask the manager, and store what it tells; True if there are metrics that it knows nothing of."""
-        archive = self._archive
-        if archive is None:
-            return True
-        names = list(await archive.metrics()) if everything else await archive.metrics_without_metadata()
-        for start in range(0, len(names), NAMES_PER_REQUEST):
-            told = await self.get_metrics(selector=names[start : start + NAMES_PER_REQUEST])
-            await archive.set_metadata(told)
-        return bool(await archive.metrics_without_metadata())

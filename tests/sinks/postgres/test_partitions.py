@@ -3,10 +3,12 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from bus.archive import read_points
+from sinks.postgres import archive as archive_module
 from sinks.postgres import partitions, retention, rollups
 from sinks.postgres.address import Address
 from sinks.postgres.archive import PostgresArchive
@@ -93,6 +95,16 @@ async def test_what_has_expired_is_dropped_and_its_aggregates_stay(archive: Post
             assert ours == await memory.aggregates("web1.a", *ends, every)
     # Finer than is left: the minutes.
     assert list((await archive.aggregates("web1.a", start, start + DAY_NS, 10 * SECOND)).counts[:2]) == [6, 6]
+
+
+async def test_a_sink_whose_clock_is_a_year_ahead_removes_nothing(
+    archive: PostgresArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.insert([points((time.time_ns(), 1.0))])
+    ahead = SimpleNamespace(time_ns=lambda: time.time_ns() + 365 * DAY_NS)
+    monkeypatch.setattr(archive_module, "time", ahead)
+    await archive.upkeep(WEEK, settled_s=0)
+    assert len(await stored(archive)) == 1
 
 
 async def test_a_point_that_comes_after_its_day_went_never_spoils_what_was_counted(

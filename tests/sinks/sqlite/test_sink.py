@@ -18,8 +18,8 @@ from bus.errors import ConfigError, RpcError, StorageError
 from bus.manager import Manager
 from bus.source import Source
 from bus.timestamp import Timestamp
+from sinks import describing
 from sinks.sqlite import database as database_module
-from sinks.sqlite import sink as sqlite_module
 from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.sink import SqliteConfig, SqliteSink, default_path
 
@@ -41,7 +41,7 @@ class HandSource(Source):
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "LOWEST_RETRY_S", 0.02)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.02)
-    monkeypatch.setattr(sqlite_module, "FIRST_QUESTION_S", 0.02)
+    monkeypatch.setattr(describing, "FIRST_QUESTION_S", 0.02)
 
 
 @pytest.fixture
