@@ -24,7 +24,7 @@ class PathLock:
         self.path = path
         self._side = _side_of(path)
         try:
-            self._descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise StorageError(
                 f"{path} cannot be written ({self._side.name}: {error.strerror}): "
@@ -84,7 +84,9 @@ def holder_of(path: Path) -> str | None:
 
 
 def _side_of(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
+    """The side file: the same one whatever links lead to the file."""
+    real = path.resolve()
+    return real.with_name(real.name + ".lock")
 
 
 def _holder(descriptor: int) -> str:
