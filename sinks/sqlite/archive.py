@@ -18,7 +18,6 @@ from typing import Any, Self, TypeVar
 from bus.aggregates import Aggregates
 from bus.archive import MIN_NS, PAGE_POINTS, Event, MissingFrames
 from bus.chunk import MAX_NS, Chunk
-from bus.errors import StorageError
 from bus.frame import Group
 from bus.names import Selection
 from sinks.sqlite import events, reading, timeline
@@ -84,7 +83,7 @@ class SqliteArchive:
             self.size_bytes = self.database.size_bytes
             return self._writer.insert(connection, groups, missing, self._clock())
 
-        stored = await self._writing(work)
+        stored = await self.database.write_or(self._writer.forget, work)
         self.points_stored += stored
         return stored
 
@@ -95,23 +94,7 @@ class SqliteArchive:
             if tell(connection, metadata):
                 self._writer.forget()  # the next insert learns the new holds
 
-        await self._writing(work)
-
-    async def _writing(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """A transaction; if it fails, what the writer remembers of it belongs to nobody."""
-
-        def remembered(connection: sqlite3.Connection) -> T:
-            try:
-                return work(connection)
-            except BaseException:
-                self._writer.forget()
-                raise
-
-        try:
-            return await self.database.write(remembered)
-        except StorageError:
-            self._writer.forget()  # the commit failed
-            raise
+        await self.database.write_or(self._writer.forget, work)
 
     async def add_event(self, event: Event) -> int:
         """Store an event; its id. One that equals a stored one in all but its id is not stored again."""

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -61,16 +62,15 @@ class Database:
         try:
             connection = await asyncio.shield(asyncio.wrap_future(opening))
         except BaseException:
-            opening.add_done_callback(_close_unwanted)
+            # A migration goes on though nobody waits for it any more: nobody else may write until it is over.
+            opening.add_done_callback(partial(_close_unwanted, lock))
             thread.shutdown(wait=False)
-            if lock is not None:
-                lock.release()
             raise
         return cls(path, connection, thread, lock)
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something with the connection in one transaction: it sees one state of the file."""
-        return await self._do("BEGIN", lambda connection: work(connection, *args, **kwargs))
+        return await self._do("BEGIN", lambda connection: work(connection, *args, **kwargs), _nothing)
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something in one transaction that is on the disk when this returns, or has never been.
@@ -78,20 +78,27 @@ class Database:
         A caller who is cancelled does not undo it. Raises StorageError if the file is gone: SQLite would go on,
         into nowhere.
         """
+        return await self.write_or(_nothing, lambda connection: work(connection, *args, **kwargs))
+
+    async def write_or(self, failed: Callable[[], None], work: Callable[[sqlite3.Connection], T]) -> T:
+        """`write`, and call `failed` in the thread, before anything else is done there, if it is not on the disk.
+
+        The caller cannot do that: who is cancelled does not learn what became of it.
+        """
 
         def checked(connection: sqlite3.Connection) -> T:
             if _identity(self.path) != self._identity:
                 raise StorageError(f"{self.path} was removed or replaced while it was written")
-            return work(connection, *args, **kwargs)
+            return work(connection)
 
-        return await self._do("BEGIN IMMEDIATE", checked)
+        return await self._do("BEGIN IMMEDIATE", checked, failed)
 
-    async def _do(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _do(self, begin: str, work: Callable[[sqlite3.Connection], T], failed: Callable[[], None]) -> T:
         if self._closed:
             raise StorageError(f"{self.path} is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, begin, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, begin, work, failed)
 
-    def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T], failed: Callable[[], None]) -> T:
         with explained(self.path):
             self._connection.execute(begin)
             try:
@@ -100,6 +107,7 @@ class Database:
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                failed()
                 raise
             return result
 
@@ -119,16 +127,17 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        finally:
-            self._thread.shutdown(wait=False)
-            if self._lock is not None:
-                self._lock.release()
+        closing = self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(closing))  # who is cancelled does not leave it open
 
     def _close(self) -> None:
-        with explained(self.path):
-            self._connection.close()
+        try:
+            with explained(self.path):
+                self._connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     @property
     def size_bytes(self) -> int:
@@ -161,10 +170,16 @@ def _connect(path: Path, access: str) -> sqlite3.Connection:
         return connection
 
 
-def _close_unwanted(opening: Future[sqlite3.Connection]) -> None:
+def _close_unwanted(lock: PathLock | None, opening: Future[sqlite3.Connection]) -> None:
     """Nobody waits for it any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
+    if lock is not None:
+        lock.release()
+
+
+def _nothing() -> None:
+    """What is to be done when nobody has to know."""
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

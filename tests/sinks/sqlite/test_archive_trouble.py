@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -202,3 +203,67 @@ async def batches_in(path: Path) -> list[tuple[int, int]]:
         assert await integrity(archive) == "ok"
         rows = await archive._fetch("SELECT (time - 1790000000000000000) / 3, count(*) FROM point GROUP BY 1")
         return [tuple(row) for row in rows]
+
+
+class Gated:
+    """A connection on which the next COMMIT waits, and then fails if that is wanted."""
+
+    def __init__(self, connection: sqlite3.Connection, *, fails: bool) -> None:
+        self._connection = connection
+        self._fails = fails
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        if statement == "COMMIT" and not self.go_on.is_set():
+            self.reached.set()
+            assert self.go_on.wait(10)
+            if self._fails:
+                raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *parameters)
+
+
+def gate(archive: SqliteArchive, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> Gated:
+    gated = Gated(archive.database._connection, fails=fails)
+    monkeypatch.setattr(archive.database, "_connection", gated)
+    return gated
+
+
+async def test_a_commit_that_fails_after_the_caller_was_cancelled_leaves_no_metric_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await SqliteArchive.open(tmp_path / "archive.db") as archive:
+        gated = gate(archive, monkeypatch, fails=True)
+        insert = asyncio.create_task(archive.insert([tick(0)]))
+        assert await asyncio.to_thread(gated.reached.wait, 10)
+        insert.cancel()
+        await asyncio.wait({insert})
+        gated.go_on.set()
+        assert await archive.insert([tick(1)]) == 50
+        assert len(await archive.metrics()) == 50
+        assert len(await read_points(archive, "web1.m7")) == 1
+
+
+async def test_who_is_cancelled_while_closing_leaves_neither_the_file_open_nor_work_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "archive.db"
+    archive = await SqliteArchive.open(path)
+    gated = gate(archive, monkeypatch, fails=False)
+    insert = asyncio.create_task(archive.insert([tick(0)]))
+    assert await asyncio.to_thread(gated.reached.wait, 10)
+    closing = asyncio.create_task(archive.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    with pytest.raises(StorageError, match="is being written by this process already"):
+        await SqliteArchive.open(path)
+    gated.go_on.set()
+    assert await insert == 50
+    await asyncio.to_thread(archive.database._thread.shutdown)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        gated.execute("SELECT 1")
+    async with await SqliteArchive.open(path) as again:
+        assert len(await again.metrics()) == 50
