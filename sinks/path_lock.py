@@ -85,7 +85,7 @@ def holder_of(path: Path) -> str | None:
 
 def _side_of(path: Path) -> Path:
     """The side file: the same one whatever links lead to the file."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))
     return real.with_name(real.name + ".lock")
 
 

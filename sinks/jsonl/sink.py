@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -90,7 +91,7 @@ class JsonSink(DurableSink):
         self.batch_age_s = config.batch_age
         self.points_stored = 0
         self.frames_again = 0
-        self._path = Path(config.path).absolute()
+        self._path = Path(os.path.realpath(config.path))  # a link stays one when the file is put aside
         self._lock: PathLock | None = None
         self._log: PointLog | None = None  # None while it cannot be opened, too
         self._known: Knowledge | None = None
