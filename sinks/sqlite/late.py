@@ -118,11 +118,11 @@ class _Place:
 
     def merge(self, fresh: Mapping[int, float], rolled: Mapping[int, int], raw_from: int) -> None:
         """Add new points to the aggregates, and take from the points after them the time that they spoke for."""
-        line = sorted((*fresh, *self.old))
-        gaps = {line[0]: 0.0, **{b: _gap_s(a, b, self.hold_ns) for a, b in pairwise(line)}}
+        neighbours = [(a, b) for a, b in pairwise(sorted((*fresh, *self.old))) if a in fresh or b in fresh]
+        gaps = {**dict.fromkeys(fresh, 0.0), **{b: _gap_s(a, b, self.hold_ns) for a, b in neighbours}}
         buckets = Buckets(list(fresh), [gaps[t] for t in fresh], FINEST.span_ns)
         parts = list(buckets.aggregate(array("d", fresh.values())))
-        followers = [b for a, b in pairwise(line) if a in fresh and b not in fresh and self.old[b] == self.old[b]]
+        followers = [b for _, b in neighbours if b not in fresh and self.old[b] == self.old[b]]
         _loosen(self.connection, self.metric, {part.time for part in parts} | set(map(FINEST.start, followers)))
         changes = self._changes(followers, gaps)
         ends = _Ends(

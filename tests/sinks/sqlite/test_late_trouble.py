@@ -80,20 +80,28 @@ times = st.one_of(
     st.integers(0, 3 * DAY),
 )
 batches = st.lists(
-    st.tuples(st.lists(times, min_size=1, max_size=30), st.booleans(), st.booleans()), min_size=1, max_size=8
+    st.tuples(
+        st.lists(times, min_size=1, max_size=30), st.booleans(), st.booleans(), st.sampled_from([6, 6, 1, -30, 400])
+    ),
+    min_size=1,
+    max_size=8,
 )
+"""(offsets of times, whether they are in order, whether all is packed then, hours by which the clock goes on)"""
 
 
 @settings(max_examples=60, deadline=None)
 @given(batches, st.sampled_from([2, 20, 300]))
-def test_any_order_comes_to_the_same(batches: list[tuple[list[int], bool, bool]], interval: int) -> None:
+def test_any_order_and_any_clock_come_to_the_same(
+    batches: list[tuple[list[int], bool, bool, int]], interval: int
+) -> None:
     with Workbench(now=T0 + DAY) as bench:
         bench.describe({"a": {"interval": interval}})
-        for number, (offsets, in_order, packed) in enumerate(batches):
+        for number, (offsets, in_order, packed, hours) in enumerate(batches):
             chosen = [T0 + offset for offset in (sorted(set(offsets)) if in_order else offsets)]
             values = [math.nan if offset % 5 == 0 and offset % 2 else float(number) for offset in offsets]
             bench.insert(group(["a"], chosen, values[: len(chosen)]))
-            bench.now += 6 * HOUR
+            bench.now += hours * HOUR
+            bench.insert()
             if packed:
                 with patch("sinks.sqlite.compaction.FEWEST_POINTS", 3):
                     bench.compact(bench.now - DAY)
