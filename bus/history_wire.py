@@ -4,13 +4,14 @@
     HistoryRequest   1 start_time · 2 end_time · 3 interval_max, int64 ns · 4 type, enum ·
                      1000 limit
     HistoryResponse  1 metric · 2 time_delta · 3 value_min · 4 value_max · 5 value_avg · 6 aggregate ·
-                     7 value · 8 error · 1000 next_time, int64 ns; 3 to 5 come from old databases
+                     7 value · 8 error · 1000 next_time, int64 ns · 1002 columns; 3 to 5 come from old databases
     Aggregate        1 minimum · 2 maximum · 3 sum, double · 4 count, uint64 · 5 integral, double, in value x ns ·
                      6 active_time, int64 ns · 1000 first · 1001 last, double
 
 Times travel as differences: the first from 1970, each later one from the time before it. The fields from 1000 on
 are ours: MetricQ's programs skip them. A request with a `limit` may be answered in part; then `next_time` says
-from when to ask on. One without gets everything, or an error.
+from when to ask on. One without gets everything, or an error. Who can name a limit can read `columns`, too: all
+aggregates as 8 columns, in our units and as exact as they are stored, where field 6 costs ten times as much.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from enum import IntEnum
 from math import nan
 
 from bus.aggregates import NS_PER_S, Aggregate
-from bus.chunk import pack_column
+from bus.chunk import pack_column, unpack_floats, unpack_ints
 from bus.errors import BadFrame
 from bus.protobuf import (
     BYTES,
@@ -48,6 +49,9 @@ from bus.protobuf import (
 
 _LIMIT = _NEXT_TIME = _FIRST = 1000
 _LAST = 1001
+_COLUMNS = 1002
+_ROW_BYTES = 64
+"""Of an aggregate in columns: count, int64; sum, minimum, maximum, first, last, integral, covered, double."""
 
 _REQUEST: Fields = dict.fromkeys((1, 2, 3, 4, _LIMIT), (VARINT,))
 _RESPONSE: Fields = {
@@ -55,6 +59,7 @@ _RESPONSE: Fields = {
     **dict.fromkeys((3, 4, 5, 7), (BYTES, FIXED64)),
     2: (BYTES, VARINT),
     _NEXT_TIME: (VARINT,),
+    _COLUMNS: (BYTES,),
 }
 _AGGREGATE: Fields = {**dict.fromkeys((1, 2, 3, 5, _FIRST, _LAST), (FIXED64,)), **dict.fromkeys((4, 6), (VARINT,))}
 
@@ -134,14 +139,18 @@ def decode_history_request(body: bytes) -> HistoryRequest:
     )
 
 
-def encode_history_response(response: HistoryResponse) -> bytes:
-    """The body of a history response. 0.1 to 0.4 µs a point, 3 µs an aggregate."""
+def encode_history_response(response: HistoryResponse, *, in_columns: bool = False) -> bytes:
+    """The body of a history response. 0.1 to 0.4 µs a point; 2 µs an aggregate, 0.3 µs `in_columns`."""
     aggregates = response.aggregates
     times = [aggregate.time for aggregate in aggregates] if aggregates else response.times
+    if in_columns:
+        packed = [bytes_field(_COLUMNS, _pack_aggregates(aggregates))]
+    else:
+        packed = [bytes_field(6, _encode_aggregate(aggregate), always=True) for aggregate in aggregates]
     parts = [
         bytes_field(1, response.metric.encode()),
         bytes_field(2, pack_times(times)),
-        *(bytes_field(6, _encode_aggregate(aggregate), always=True) for aggregate in aggregates),
+        *packed,
         bytes_field(7, pack_column(response.values)),
         bytes_field(8, response.error.encode("utf-8", "backslashreplace")),
     ]
@@ -154,13 +163,18 @@ def decode_history_response(body: bytes) -> HistoryResponse:
     """The response in a message's body. Raises BadFrame, and nothing else: if counts differ, too."""
     found = read_message(body, _RESPONSE)
     values, lowest, highest, means = (read_floats(found[number]) for number in (7, 3, 4, 5))
-    aggregates = found[6]
-    counts = {len(column) for column in (values, aggregates, lowest, highest, means) if len(column)}
-    if len(counts) > 1 or (values and aggregates):
+    aggregates, columns = found[6], b"".join(found[_COLUMNS])
+    if len(columns) % _ROW_BYTES:
+        raise BadFrame(f"{len(columns)} bytes of aggregates: {_ROW_BYTES} are needed for each")
+    in_columns = range(len(columns) // _ROW_BYTES)
+    counts = {len(column) for column in (values, aggregates, in_columns, lowest, highest, means) if len(column)}
+    if len(counts) > 1 or (values and (aggregates or columns)) or (aggregates and columns):
         raise BadFrame(f"a history response with columns that do not belong together, of lengths {sorted(counts)}")
     times = read_times(found[2], counts.pop() if counts else 0)
     rows: list[Aggregate] = []
-    if aggregates:
+    if columns:
+        rows = _unpack_aggregates(times, columns)
+    elif aggregates:
         rows = list(map(_decode_aggregate, times, aggregates))
     elif lowest and highest and means:  # as MetricQ's own client reads what old databases send
         rows = [_old_aggregate(*row) for row in zip(times, lowest, highest, means, strict=True)]
@@ -172,6 +186,22 @@ def decode_history_response(body: bytes) -> HistoryResponse:
         next_time=int64(found[_NEXT_TIME]) if found[_NEXT_TIME] else None,
         error=read_text(found[8]),
     )
+
+
+def _pack_aggregates(aggregates: Sequence[Aggregate]) -> bytes:
+    if not aggregates:
+        return b""
+    _, counts, *columns = zip(*aggregates, strict=True)
+    return pack_column(array("q", counts)) + b"".join(pack_column(array("d", column)) for column in columns)
+
+
+def _unpack_aggregates(times: array[int], packed: bytes) -> list[Aggregate]:
+    width = 8 * len(times)
+    counts, *columns = (packed[start : start + width] for start in range(0, len(packed), width))
+    rows = list(map(Aggregate, times, unpack_ints(counts), *map(unpack_floats, columns)))
+    if min(row.count for row in rows) < 0:
+        raise BadFrame("an aggregate of less than no values")
+    return rows
 
 
 def _encode_aggregate(aggregate: Aggregate) -> bytes:

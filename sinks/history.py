@@ -216,7 +216,8 @@ class HistoryService:
                 if not message.reply_to or time.monotonic() - arrived_s > HISTORY_TTL_S:
                     return b""
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    body = await _encoded(await self._read(message.routing_key, request))
+                    response = await self._read(message.routing_key, request)
+                    body = await _encoded(response, in_columns=request.limit > 0)
             if len(body) > MAX_FRAME_BYTES:
                 raise HostbusError(f"{metric}: the answer has {len(body)} bytes: ask for a shorter range")
         except TimeoutError:
@@ -275,7 +276,7 @@ class HistoryService:
         return True
 
 
-async def _encoded(response: HistoryResponse) -> bytes:
+async def _encoded(response: HistoryResponse, *, in_columns: bool) -> bytes:
     if len(response.times) + len(response.aggregates) <= ENCODED_AT_ONCE:
-        return encode_history_response(response)
-    return await asyncio.to_thread(encode_history_response, response)
+        return encode_history_response(response, in_columns=in_columns)
+    return await asyncio.to_thread(encode_history_response, response, in_columns=in_columns)

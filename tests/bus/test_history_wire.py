@@ -134,6 +134,18 @@ def test_metricq_reads_a_history_response_without_what_is_ours(response: History
     assert all(same(ours, sent) for ours, sent in zip(again.aggregates, response.aggregates, strict=True))
 
 
+@given(responses())
+def test_aggregates_in_columns_come_back_to_the_last_bit_and_metricq_skips_them(response: HistoryResponse) -> None:
+    body = encode_history_response(response, in_columns=True)
+    again = decode_history_response(body)
+    assert repr(list(again.aggregates)) == repr(list(response.aggregates))
+    assert (again.times, again.values.tobytes()) == (response.times, response.values.tobytes())
+    plain = ORACLE["HistoryResponse"](
+        metric=response.metric, time_delta=deltas(response.times), value=response.values, error=response.error
+    )
+    assert stripped(ORACLE["HistoryResponse"].FromString(body)) == plain.SerializeToString()
+
+
 @pytest.mark.parametrize(
     "aggregate",
     [
@@ -225,6 +237,10 @@ def test_a_bad_history_request_is_refused(body: bytes, message: str) -> None:
         (field(2, 2, b"\5") + field(6, 2, b"\x09" + bytes(7)), "field 1 is cut off: 1 bytes are missing"),
         (field(2, 2, b"\5") + field(6, 2, b"\x20" + pack_varint(-1)), "an aggregate of more than"),
         (field(2, 2, b"\5\0") + field(6, 2, b"") * 2, "times do not strictly increase"),
+        (field(2, 2, b"\5") + field(1002, 2, bytes(63)), "63 bytes of aggregates: 64 are needed"),
+        (field(2, 2, b"\5") + field(1002, 2, bytes(128)), "1 times for 2"),
+        (field(2, 2, b"\5") + field(1002, 2, bytes(64)) + field(6, 2, b""), "do not belong together"),
+        (field(2, 2, b"\5") + field(1002, 2, b"\xff" * 64), "an aggregate of less than no values"),
     ],
 )
 def test_a_bad_history_response_is_refused(body: bytes, message: str) -> None:
