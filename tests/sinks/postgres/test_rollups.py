@@ -48,8 +48,8 @@ def ragged(random: Random, start: int, seconds: int, metrics: Sequence[str]) -> 
 
 async def test_they_are_right_whatever_has_been_formed_already(archive: PostgresArchive) -> None:
     random, memory = Random(1), MemoryArchive()
-    for number in range(40):
-        batch = [ragged(random, START + number * 200 * SECOND, 200, ["web1.a", "web1.b"])]
+    for number in range(20):
+        batch = [ragged(random, START + number * 400 * SECOND, 400, ["web1.a", "web1.b"])]
         assert await archive.insert(batch) == await memory.insert(batch)
         if number % 9 == 0:
             await keep_up(archive)
@@ -62,7 +62,7 @@ async def test_they_are_right_whatever_has_been_formed_already(archive: Postgres
 async def test_points_that_come_late_in_any_order_count_as_if_they_had_come_in_time(archive: PostgresArchive) -> None:
     random, memory = Random(2), MemoryArchive()
     metrics = ["web1.a", "web1.b"]
-    batches = [ragged(random, START + number * 95 * SECOND, 95, metrics) for number in range(80)]
+    batches = [ragged(random, START + number * 190 * SECOND, 190, metrics) for number in range(40)]
     random.shuffle(batches)
     for number, batch in enumerate(batches):
         assert await archive.insert([batch]) == await memory.insert([batch])
