@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Holes: where points of a metric should be, and none is.
 
-Aggregates say how much of each hour is covered, then of each minute of the hours that are not; points are read only
-of the minutes that are not. So a week without holes is 168 rows.
+Aggregates say how much of each hour is covered, then of each minute of the hours that are in part; points are read
+only of the hours and minutes that are not. So a week without holes is 168 rows, and so is one of silence.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -50,37 +50,47 @@ class Rhythm:
 
 async def holes(history: History, metric: str, rhythm: Rhythm, start_ns: int, end_ns: int) -> list[Hole]:
     """The holes of a metric in a range, oldest first. What was before its first point is none."""
-    suspects: list[Range] = [(start_ns, end_ns)]
-    for step in STEPS_NS:
-        # Where the interval is longer than a step can tell, there are few points: they are read.
-        if step >= 2 * rhythm.hold_ns and (rhythm.is_declared or rhythm.hold_ns == DEFAULT_HOLD_NS):
-            suspects = [
-                found
-                for start, end in suspects
-                async for found in _not_covered(history, metric, rhythm.interval_ns, start, end, step)
-            ]
+    whole = await history.aggregates(metric, MIN_NS, end_ns)
+    first_ns = whole.times[0] if len(whole) else end_ns
+    begin_ns = max(start_ns, first_ns - 1) if len(whole) else start_ns
     hold = rhythm.hold_ns
     found: list[Hole] = []
-    for start, end in _joined(suspects, hold):
+    for start, end in _joined(await _suspects(history, metric, rhythm, begin_ns, end_ns), hold):
         found += await _between_points(
-            history, metric, hold, (max(start_ns, start - hold), min(end_ns, end + hold)), end_ns
+            history, metric, hold, (max(begin_ns, start - hold), min(end_ns, end + hold)), end_ns
         )
-    if found and found[0].start == start_ns and not await _has_points_before(history, metric, start_ns + 1):
+    if found and found[0].start == begin_ns and first_ns > start_ns:
         del found[0]
     return list(_without_islands(found, hold))
 
 
+async def _suspects(history: History, metric: str, rhythm: Rhythm, start_ns: int, end_ns: int) -> list[Range]:
+    """Where there may be holes, in order."""
+    silent: list[Range] = []
+    suspects: list[Range] = [(start_ns, end_ns)]
+    for step in STEPS_NS:
+        # Where the interval is longer than a step can tell, there are few points: they are read.
+        if step < 2 * rhythm.hold_ns or not (rhythm.is_declared or rhythm.hold_ns == DEFAULT_HOLD_NS):
+            continue
+        coarse, suspects = suspects, []
+        for start, end in coarse:
+            async for found, covered_s in _not_covered(history, metric, rhythm.interval_ns, start, end, step):
+                (suspects if covered_s else silent).append(found)
+    return sorted(silent + suspects)
+
+
 async def _not_covered(
     history: History, metric: str, interval_ns: int, start_ns: int, end_ns: int, step_ns: int
-) -> AsyncIterator[Range]:
-    """The steps of a range that are covered for less than their length, by more than an interval."""
+) -> AsyncIterator[tuple[Range, float]]:
+    """The steps of a range that are covered for less than their length, by more than an interval, and how long."""
     rows = await history.aggregates(metric, start_ns, end_ns, step_ns)
     covered = dict(zip(rows.times, rows.covered, strict=True))
     for step in range(start_ns // step_ns * step_ns, end_ns, step_ns):
         start, end = max(step, start_ns), min(step + step_ns, end_ns)
         # Points and steps do not begin together, so that up to an interval may be counted in the next step.
-        if (end - start - 1.001 * interval_ns) / NS_PER_S > covered.get(step, 0.0):
-            yield start, end
+        covered_s = covered.get(step, 0.0)
+        if (end - start - 1.001 * interval_ns) / NS_PER_S > covered_s:
+            yield (start, end), covered_s
 
 
 def _joined(ranges: Iterable[Range], room: int) -> Iterator[Range]:
@@ -110,10 +120,6 @@ async def _between_points(history: History, metric: str, hold: int, among: Range
     if among[1] - before > hold:
         found.append(Hole(metric=metric, start=before, end=among[1], is_open=among[1] == end_ns))
     return found
-
-
-async def _has_points_before(history: History, metric: str, time_ns: int) -> bool:
-    return len(await history.aggregates(metric, MIN_NS, time_ns)) > 0
 
 
 def _without_islands(found: Iterable[Hole], hold: int) -> Iterator[Hole]:

@@ -23,9 +23,14 @@ BASE = 1_795_000_000 // HOUR * HOUR
 
 
 class CountingArchive(MemoryArchive):
-    """Counts the points that are read."""
+    """Counts the points that are read, and the questions for aggregates."""
 
     points_read = 0
+    questions = 0
+
+    async def aggregates(self, metric, start_ns, end_ns, every_ns=None):
+        self.questions += 1
+        return await super().aggregates(metric, start_ns, end_ns, every_ns)
 
     async def points(self, metric, start_ns=-(2**63), end_ns=2**63 - 1):
         async for page in super().points(metric, start_ns, end_ns):
@@ -79,6 +84,13 @@ async def test_what_was_before_the_first_point_is_no_hole_and_what_is_after_the_
     # ... but if there were points before the range, its begin is missing.
     archive = await archive_of({"a.b": [*range(-5000, -4000), *range(1000, 2000)]})
     assert ranges(await holes(archive, "a.b", SECOND, at(0), at(1999))) == [(0, 1000)]
+
+
+async def test_a_look_since_1970_and_one_across_months_of_silence_cost_a_few_questions():
+    archive = await archive_of({"a.b": [*range(1000, 2000), *range(100 * 24 * HOUR, 100 * 24 * HOUR + 60)]})
+    found = await holes(archive, "a.b", SECOND, 0, at(100 * 24 * HOUR + 59))
+    assert ranges(found) == [(1999, 100 * 24 * HOUR)]
+    assert archive.questions < 10
 
 
 async def test_points_that_come_every_10_s_instead_of_every_second_are_one_finding():
