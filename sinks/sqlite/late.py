@@ -76,14 +76,31 @@ def _not_expired(
     if not times or times[0] >= raw_from:
         return times
     old = {_MINUTE.start(time_ns) for time_ns in times if time_ns < raw_from}
-    counted = {
-        start
-        for start in old - {_MINUTE.start(time_ns) for time_ns in there}
-        if connection.execute(
-            "SELECT 1 FROM rollup WHERE tier = ? AND metric = ? AND time = ?", (_MINUTE.id, metric, start)
-        ).fetchone()
-    }
+    gone = old - {_MINUTE.start(time_ns) for time_ns in there}
+    counted = {start for start in gone if _is_counted(connection, metric, start)}
     return [time_ns for time_ns in times if time_ns >= raw_from or _MINUTE.start(time_ns) not in counted]
+
+
+def _is_counted(connection: sqlite3.Connection, metric: int, minute: int) -> bool:
+    """Whether a minute without points is in aggregates: in the finest of them that have not expired."""
+    if _has(connection, metric, _MINUTE, minute, minute + 1):
+        return True
+    for finer, tier in pairwise(COARSER):
+        start = tier.start(minute)
+        if _has(connection, metric, finer, start, start + tier.span_ns):
+            return False  # they have not expired, and do not have it
+        if _has(connection, metric, tier, start, start + 1):
+            return True
+    return False
+
+
+def _has(connection: sqlite3.Connection, metric: int, tier: Tier, start: int, end: int) -> bool:
+    """Whether a tier has a row that begins at start <= t < end."""
+    found = connection.execute(
+        "SELECT 1 FROM rollup WHERE tier = ? AND metric = ? AND time >= ? AND time < ? LIMIT 1",
+        (tier.id, metric, start, min(end, MAX_NS)),
+    )
+    return found.fetchone() is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +216,9 @@ class _Ends:
         if tier.id <= _MINUTE.id:
             return bisect_left(self.old, start) == bisect_left(self.old, first)
         finer = ROLLUPS[tier.id - FINEST.id - 1]
-        return self._is_first(finer, finer.start(first)) and not self._has(finer, start, finer.start(first))
+        return self._is_first(finer, finer.start(first)) and not _has(
+            self.connection, self.metric, finer, start, finer.start(first)
+        )
 
     def _is_last(self, tier: Tier, start: int) -> bool:
         end = start + tier.span_ns
@@ -208,14 +227,7 @@ class _Ends:
             return bisect_left(self.old, end) == bisect_right(self.old, last)
         finer = ROLLUPS[tier.id - FINEST.id - 1]
         after = finer.start(last) + finer.span_ns
-        return self._is_last(finer, finer.start(last)) and not self._has(finer, after, end)
-
-    def _has(self, tier: Tier, start: int, end: int) -> bool:
-        found = self.connection.execute(
-            "SELECT 1 FROM rollup WHERE tier = ? AND metric = ? AND time >= ? AND time < ? LIMIT 1",
-            (tier.id, self.metric, start, min(end, MAX_NS)),
-        )
-        return found.fetchone() is not None
+        return self._is_last(finer, finer.start(last)) and not _has(self.connection, self.metric, finer, after, end)
 
 
 def _loosen(connection: sqlite3.Connection, metric: int, starts: Set[int]) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
+from sinks.retention import Retention
 from sinks.sqlite import late
+from sinks.sqlite.retention import Expiry
 from sinks.sqlite.tiers import COARSER, ROLLUPS
 from tests.sinks.sqlite.workbench import DAY, HOUR, MINUTE, T0, S, Workbench, group
 
@@ -72,6 +74,27 @@ def test_points_far_apart_are_stored_without_reading_what_lies_between(bench: Wo
         bench.insert(group(["a"], [T0 + 5 * S, T0 + 20 * HOUR + 5 * S], [2.0, 2.0]))
     assert all(call.args[3] - call.args[2] < HOUR for call in reads.call_args_list)
     agree(bench, "a")
+
+
+@pytest.mark.parametrize("expired", [("raw",), ("raw", "10s", "1m"), ("raw", "10s", "1m", "10m", "1h")])
+def test_an_old_file_that_comes_again_is_not_counted_twice_however_much_has_expired(
+    bench: Workbench, expired: tuple[str, ...]
+) -> None:
+    def days() -> list[tuple[float, ...]]:
+        query = "SELECT time, count, sum, integral, covered FROM rollup_1d WHERE metric = 'a' AND time < ?"
+        return bench.connection.execute(query, (T0 + 5 * DAY,)).fetchall()
+
+    first = group(["a"], range(T0 + HOUR, T0 + 2 * HOUR, 7 * S), [2.0] * 515)
+    bench.insert(first, group(["a"], [T0 + 9 * DAY], [3.0]))
+    before = days()
+    expiry = Expiry(bench.now, Retention.load(dict.fromkeys(expired, "1d")))
+    while bench.transaction(expiry.step) is not None:
+        pass
+    bench.writer.forget()
+    assert bench.transaction(lambda connection: bench.writer.insert(connection, (first,), (), bench.now)) == 0
+    assert days() == before
+    missed = group(["a"], range(T0 + 5 * DAY, T0 + 5 * DAY + HOUR, 60 * S), [4.0] * 60)
+    assert bench.insert(missed) == 60
 
 
 times = st.one_of(
