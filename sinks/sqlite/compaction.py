@@ -124,6 +124,7 @@ class Compaction:
         end = min(before_ns, formed_to) // WINDOW_NS * WINDOW_NS
         if end > self.settled_ns:
             return _Round(0, self.settled_ns, self.settled_ns, end)
+        self.settled_ns = end  # lower if the clock was ahead for a while: what is young again is to stay in rows
         while self._late:
             name, time_ns = self._late.popitem()
             found = connection.execute("SELECT id FROM metric WHERE name = ?", (name,)).fetchone()

@@ -149,3 +149,20 @@ async def test_blocks_that_nobody_needs_go(path: Path) -> None:
         await compact(archive)
         assert await count(archive, "block WHERE tier = 0") == 1
         assert await count(archive, "block WHERE tier = 0 AND count = 101") == 1
+
+
+async def test_young_points_stay_in_rows_after_the_clock_was_ahead_for_a_while(path: Path) -> None:
+    async with await SqliteArchive.open(path) as archive:
+        compaction = Compaction()
+        await archive.insert([group(["a"], seconds(T0, 200), noise(200))])
+        await settle(archive, lambda connection: compaction.step(connection, NOW_NS))
+        assert await count(archive, "point") == 0
+        young = seconds(T0 + 7 * H, 200)
+        await archive.insert([group(["a"], young, noise(200))])
+        compaction.late(["a"], young[0])
+        for _ in range(2):
+            await settle(archive, lambda connection: compaction.step(connection, T0 + 6 * H))
+        assert await count(archive, "point") == 200
+        await settle(archive, lambda connection: compaction.step(connection, T0 + 12 * H))
+        assert await count(archive, "point") == 0
+        assert await findings(archive) == []
