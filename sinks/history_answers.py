@@ -23,6 +23,7 @@ MAX_POINTS = MAX_FRAME_POINTS
 MAX_AGGREGATES = 100_000
 """More of them may not fit into 16 MiB."""
 
+DAY_NS = TIERS_NS["1d"]
 FINEST_NS = min(TIERS_NS.values())
 """Archives keep aggregates of such spans; what is finer comes from points."""
 
@@ -153,13 +154,19 @@ async def _timeline(question: Question, every_ns: int) -> HistoryResponse:
 
 
 async def _by_time(question: Question, extent: Extent, every_ns: int, limit: int) -> AsyncIterator[Part]:
-    """Spans of `limit` buckets each, longer ones over times without any points: few looks, whatever the limit."""
-    begin, buckets = extent.begin, limit
+    """Spans of `limit` buckets each, longer ones over times without any points: few looks, whatever the limit.
+
+    No aggregates fit buckets that are not multiples of the finest: they are made of points, of a day at a time.
+    """
+    begin, times = extent.begin, 1
     while begin < extent.end:
+        buckets = min(times * limit, MAX_AGGREGATES)
         end = min((begin // every_ns + buckets) * every_ns, extent.end)
+        if every_ns % FINEST_NS:
+            end = min(end, (begin // DAY_NS + times) * DAY_NS)
         found = await question.history.aggregates(question.metric, begin, end, every_ns)
         yield list(found.rows()), end
-        begin, buckets = end, limit if found else min(2 * buckets, MAX_AGGREGATES)
+        begin, times = end, 1 if found else 2 * times
 
 
 async def _by_points(question: Question, extent: Extent, every_ns: int, _limit: int) -> AsyncIterator[Part]:

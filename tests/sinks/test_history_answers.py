@@ -114,6 +114,27 @@ async def test_a_page_that_just_fills_the_part_is_not_looked_beyond() -> None:
     assert (len(part.times), part.next_time) == (4, seconds(3)[0] + 1)
 
 
+async def test_buckets_that_no_aggregates_fit_are_made_of_a_day_of_points_at_a_time() -> None:
+    day = 86400
+    archive = await archive_with(seconds(*range(0, 9 * day, 600), *range(400 * day, 402 * day, 600)))
+    spans: list[int] = []
+    aggregates = archive.aggregates
+
+    async def noted(metric: str, start_ns: int, end_ns: int, every_ns: int | None = None):  # type: ignore[no-untyped-def]
+        if every_ns is not None:
+            spans.append(end_ns - start_ns)
+        return await aggregates(metric, start_ns, end_ns, every_ns)
+
+    every = 2 * day * S + 1
+    asked = request(RequestType.AGGREGATE_TIMELINE, start_time=START, end_time=MAX_NS, interval_max=every, limit=9)
+    expected = list((await archive.aggregates(METRIC, START, MAX_NS, every)).rows())
+    archive.aggregates = noted  # type: ignore[method-assign]
+    _, rows = await all_parts(archive, asked)
+    assert [row[:7] for row in rows] == [pytest.approx(row[:7]) for row in expected]
+    assert max(spans[:9]) <= day * S
+    assert len(spans) < 40
+
+
 @pytest.mark.parametrize("limit", [1, 100_000])
 async def test_ten_years_of_ten_second_steps_over_three_points_take_few_looks(limit: int) -> None:
     archive = await archive_with(seconds(0, 5 * 365 * 86400, 10 * 365 * 86400))
