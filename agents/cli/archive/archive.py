@@ -105,7 +105,12 @@ def verify(
 def compact(
     archive: ArchivePath = "",
     hot: Annotated[
-        str, typer.Option(envvar="HOSTBUS_HOT", metavar="TIME", help="Pack what is older; 0s packs all that can be.")
+        str,
+        typer.Option(
+            envvar="HOSTBUS_HOT",
+            metavar="TIME",
+            help="Pack six hours as soon as all of them are older; 0s: as soon as they are over.",
+        ),
     ] = "48h",
     keep: Annotated[
         list[str],
@@ -273,7 +278,6 @@ async def _size(kind: Maintenance, where: str) -> int:
 def _show(about: dict[str, Any]) -> None:
     from agents.cli.output import print_line, print_table
     from agents.cli.quantity import counted, human_bytes
-    from bus.timestamp import Timestamp
 
     writer = about["writer"]
     per_point = about["bytesPerPoint"]
@@ -292,8 +296,15 @@ def _show(about: dict[str, Any]) -> None:
             f"{tier['rows']:,}",
             f"{tier['packed']:,}",
             *("?" if tier[size] is None else human_bytes(tier[size]) for size in ("rowBytes", "packedBytes")),
-            *(f"{Timestamp(tier[end])}"[:19] if tier[end] is not None else "" for end in ("first", "last")),
+            *(_local(tier[end]) for end in ("first", "last")),
         )
         for tier in about["tiers"]
     ]
     print_table(("tier", "rows", "packed", "bytes", "packed bytes", "first", "last"), rows, empty="")
+
+
+def _local(time_ns: int | None) -> str:
+    """A time on this machine's clock; "" for none."""
+    from agents.cli.localtime import clock, offset_s
+
+    return "" if time_ns is None else clock(time_ns, offset_s(time_ns))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
 
+from agents.cli.metadata import plain_text
 from agents.cli.quantity import integral
 from bus.aggregates import NS_PER_S, Aggregate, aggregate_points, hold_ns
 from bus.archive import History, read_points
@@ -95,7 +96,7 @@ async def figures(
         return None
     return Figures(
         metric=metric,
-        unit=str(about.get("unit", "")),
+        unit=plain_text(about, "unit"),
         count=sums.count,
         minimum=sums.minimum,
         maximum=sums.maximum,

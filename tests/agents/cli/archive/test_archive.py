@@ -3,6 +3,7 @@
 
 import asyncio
 import csv
+import datetime as dt
 import io
 import json
 import re
@@ -18,6 +19,7 @@ import pytest
 from sinks.sqlite import schema
 from sinks.sqlite.archive import SqliteArchive
 from tests.agents.cli.conftest import AGENT, Outcome
+from tests.agents.cli.history.recorded import time_zone
 from tests.sinks.sqlite.upkeep import NOW_NS, T0, H, S, compact, group, noise, points_of, seconds
 
 Agent = Callable[..., Outcome]
@@ -67,6 +69,16 @@ def test_info_says_what_is_in_an_archive_and_who_writes_it(agent: Agent, path: P
     assert "written by this process already" in asyncio.run(written()).out
 
 
+def test_info_tells_times_of_this_machines_clock(agent: Agent, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    for zone in ("UTC0", "JST-9"):
+        with time_zone(monkeypatch, zone):
+            shown[zone] = agent("archive", "info", "--archive", str(path)).out
+    for zone, hours in (("UTC0", 0), ("JST-9", 9)):
+        first = dt.datetime.fromtimestamp(T0 // S, dt.UTC) + dt.timedelta(hours=hours)
+        assert f"{first:%Y-%m-%d %H:%M:%S}" in shown[zone]
+
+
 def test_verify_finds_nothing_in_a_good_file_and_what_is_wrong_in_another(agent: Agent, path: Path) -> None:
     assert agent("archive", "verify", "--archive", str(path)) == Outcome(0, f"{path}: whole\n", "")
     with sqlite3.connect(path) as connection:
@@ -91,7 +103,7 @@ def test_verify_of_a_file_that_cannot_be_read_at_all_says_so_as_a_finding(agent:
     assert "archive verify" not in outcome.err
 
 
-def test_compact_packs_even_what_has_just_come_if_it_is_told_to(agent: Agent, tmp_path: Path) -> None:
+def test_compact_with_hot_0s_packs_all_six_hours_that_are_over(agent: Agent, tmp_path: Path) -> None:
     path = tmp_path / "archive.db"
     asyncio.run(fill(path, packed=False))
     assert "rows packed" in agent("archive", "compact", "--hot", "0s", "--archive", str(path)).out
