@@ -118,7 +118,7 @@ class _Place:
     @classmethod
     def around(cls, connection: sqlite3.Connection, metric: int, first: int, last: int, hold_ns: int) -> _Place:
         """What is stored around the times first to last."""
-        reach = min(hold_ns, _MINUTE.span_ns)
+        reach = _MINUTE.span_ns
         begin = max(min(_MINUTE.start(first), FINEST.start(first) - reach), MIN_NS)
         end = max(_MINUTE.start(last) + _MINUTE.span_ns, FINEST.start(last + reach) + FINEST.span_ns)
         times, values = stored_points(connection, metric, begin, end)
