@@ -201,7 +201,7 @@ class JsonSink(DurableSink):
     def _opened(self) -> PointLog:
         """The file, opened if it was not, or is another one now."""
         if self._log is not None and not self._log.is_in_place:
-            logger.warning("%s: %s was moved or removed: another one is begun", self.token, self._path)
+            logger.warning("%s: %s was moved, removed or cut: another one is begun", self.token, self._path)
             self._close_log()
         if self._log is None:
             self._log = PointLog(self._path, self._known)

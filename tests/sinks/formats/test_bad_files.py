@@ -61,6 +61,7 @@ async def test_one_point_as_others_may_write_it(tmp_path, name):
         ("csv", "metric,time,value\na,1\n", "line 2: 2 fields, where there must be 3"),
         ("csv", "metric,time,value\na,1,1\na,2,x\n", "line 3: the value 'x' is not a number"),
         ("csv", "metric,time,value\na,1,1_0\n", "line 2: '1_0' is not a number"),
+        ("csv", "metric,time,value\na,2026-11-21T10:00:60.5Z,1\n", "line 2: '2026-11-21T10:00:60.5Z' has more than 60"),
         ("csv", "metric,time,value\na,one,1\n", "line 2: 'one' is not an ISO 8601 time"),
         ("csv", "metric,time,value\na,1763719200,1\n", "line 2: the time 1763719200 looks like seconds"),
         (

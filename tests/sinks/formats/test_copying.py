@@ -57,6 +57,15 @@ async def test_nothing_of_a_file_that_is_cut_off_is_stored(archive, tmp_path):
     assert await copy.metrics() == {}
 
 
+async def test_nothing_of_a_file_whose_times_do_not_increase_is_stored(archive, tmp_path):
+    path = tmp_path / "all.json"
+    path.write_text((await to_json(archive)).replace("000000009Z", "000000008Z"))
+    copy = MemoryArchive()
+    with pytest.raises(StorageError, match=r"of web1\.a comes twice"):
+        await from_json(path, copy)
+    assert await copy.metrics() == {}
+
+
 async def test_a_file_that_cannot_be_written_stays_as_it_was(archive, tmp_path, monkeypatch):
     path = tmp_path / "all.json"
     path.write_text("before")

@@ -166,6 +166,34 @@ def test_an_empty_file_is_begun_and_one_that_others_cut_is_opened_again(tmp_path
     assert b"\0" not in path.read_bytes()
 
 
+def test_what_this_process_has_written_is_known_though_an_older_copy_lies_there(tmp_path):
+    path = tmp_path / "f"
+    log = PointLog(path)
+    old = path.read_bytes()
+    write(log, frame(0, 1))
+    log.close()
+    path.write_bytes(old)
+    log = PointLog(path, log.known)
+    assert write(log, frame(0, 1), frame(1, 2)) == [2]
+    log.close()
+
+
+def test_a_batch_is_on_the_disk_before_it_is_acknowledged_and_a_new_name_too(tmp_path, monkeypatch):
+    steps = []
+    for name in ("pwrite", "fdatasync", "rename", "fsync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *words, name=name, real=real: (steps.append(name), real(*words))[1])
+    log = PointLog(tmp_path / "f")
+    assert steps == ["fsync", "rename", "fsync"]
+    steps.clear()
+    write(log, frame(0, 1))
+    assert steps == ["pwrite", "fdatasync"]
+    steps.clear()
+    log.rotate()
+    assert steps == ["fsync", "rename", "rename", "fsync"]
+    log.close()
+
+
 def test_who_may_read_the_file_is_the_same_after_it_was_put_aside(tmp_path):
     path = tmp_path / "points.jsonl"
     log = PointLog(path)

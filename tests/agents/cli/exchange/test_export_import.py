@@ -275,6 +275,12 @@ def test_one_bad_line_and_nothing_of_any_file_is_stored(agent, tmp_path, bad, sa
     assert file.read_text() == bad
 
 
+@pytest.mark.parametrize(("end", "there"), [(START + 7, False), (START + 8, True)])
+def test_frames_that_were_missed_later_are_not_in_the_range(agent, full, end, there):
+    told = agent("export", "--archive", str(full), "--format", "jsonl", "--to", str(end))
+    assert ('{"missing":' in told.out) is there
+
+
 def test_nothing_stays_of_a_file_that_is_wrong(agent, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     file = tmp_path / "f.jsonl"
