@@ -86,10 +86,10 @@ async def test_a_sink_that_is_killed_in_the_middle_loses_and_doubles_nothing(
             for n, options in enumerate(share)
         ]
         await until(lambda: _both_run(web1))
-        for index in range(300):
+        for index in range(200):
             web1.tick(index, **dict.fromkeys(names, float(index)))
             await web1.drain()
-            if index in (50, 120, 190) or (index == 280 and kind == "shards"):
+            if index in (60, 140):  # each of them once
                 wanted = index * 10
                 await until(lambda: _at_least(database_url, wanted))  # noqa: B023  # it is awaited here
                 victim = killed % 2
@@ -97,17 +97,17 @@ async def test_a_sink_that_is_killed_in_the_middle_loses_and_doubles_nothing(
                 killed += 1
                 again = process(amqp_network, address, f"sink-{victim}", "--persist-period", "0.05", *share[victim])
                 sinks[victim] = await stack.enter_async_context(again)
-        await until(lambda: _at_least(database_url, 300 * len(names)), 60)
+        await until(lambda: _at_least(database_url, 200 * len(names)), 60)
         await until(lambda: _both_run(web1))
         for sink in sinks:
             sink.send_signal(signal.SIGTERM)
             assert await sink.wait() == 0
-    assert killed >= 3
+    assert killed == 2
     rows = await query(
         database_url, "SELECT metric, count(*), count(DISTINCT ns), sum(value) FROM hostbus.points GROUP BY metric"
     )
     assert sorted(tuple(row) for row in rows) == [
-        (f"web1.{name}", 300, 300, float(sum(range(300)))) for name in sorted(names)
+        (f"web1.{name}", 200, 200, float(sum(range(200)))) for name in sorted(names)
     ]
     assert len(await query(database_url, "SELECT * FROM hostbus.newest")) == len(names)
 
