@@ -21,6 +21,9 @@ from sinks.sqlite.errors import explained
 BUSY_TIMEOUT_S = 1.0
 """How long SQLite itself waits for a lock. Short, because the end of a program waits for it, too."""
 
+EVENTS_TIMEOUT_S = 10.0
+"""The same beside the writer: it takes the lock again and again, and SQLite knows no queue."""
+
 LARGEST_IDLE_WAL_BYTES = 64 * 1024 * 1024
 
 P = ParamSpec("P")
@@ -156,7 +159,7 @@ def _connect(path: Path, access: str) -> sqlite3.Connection:
             f"{path.as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,
-            timeout=BUSY_TIMEOUT_S,
+            timeout=EVENTS_TIMEOUT_S if access == "events" else BUSY_TIMEOUT_S,
             check_same_thread=False,
         )
         try:

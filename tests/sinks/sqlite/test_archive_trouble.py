@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from bus.archive import read_points
+from bus.archive import Event, read_points
 from bus.errors import StorageBusy, StorageError
 from bus.frame import Group
 from sinks.sqlite import database as database_module
@@ -216,13 +216,13 @@ class Gated:
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)
 
-    def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+    def execute(self, statement: str, parameters: Sequence[str | int] = ()) -> sqlite3.Cursor:
         if statement == "COMMIT" and not self.go_on.is_set():
             self.reached.set()
             assert self.go_on.wait(10)
             if self._fails:
                 raise sqlite3.OperationalError("disk I/O error")
-        return self._connection.execute(statement, *parameters)
+        return self._connection.execute(statement, parameters)
 
 
 def gate(archive: SqliteArchive, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> Gated:
@@ -267,3 +267,19 @@ async def test_who_is_cancelled_while_closing_leaves_neither_the_file_open_nor_w
         gated.execute("SELECT 1")
     async with await SqliteArchive.open(path) as again:
         assert len(await again.metrics()) == 50
+
+
+async def test_an_event_waits_for_its_turn_beside_a_busy_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "archive.db"
+    async with await SqliteArchive.open(path) as archive, await SqliteArchive.open(path, "events") as beside:
+        gated = gate(archive, monkeypatch, fails=False)
+        insert = asyncio.create_task(archive.insert([tick(0)]))
+        assert await asyncio.to_thread(gated.reached.wait, 10)
+        adding = asyncio.create_task(beside.add_event(Event(time=1, label="a")))
+        await asyncio.sleep(0.3)
+        assert not adding.done()
+        gated.go_on.set()
+        assert (await insert, await adding) == (50, 1)
