@@ -549,6 +549,7 @@ async def test_a_long_answer_goes_on_after_the_broker_was_restarted(rabbitmq: Ra
     history_page = 500
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bus.history.PAGE_POINTS", history_page)
+        patch.setattr("bus.transport.amqp_link.HIGHEST_BACKOFF_S", 1.0)
         async with Manager("manager", amqp_url), answering(amqp_url, archive), asking(amqp_url, timeout_s=90) as client:
             values: list[float] = []
             pages = 0
