@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bus.archive import MIN_NS
 from bus.chunk import MAX_NS
 from sinks.retention import Retention
-from sinks.sqlite import late
+from sinks.sqlite import late, reading
 from sinks.sqlite.retention import Expiry
 from sinks.sqlite.tiers import COARSER, ROLLUPS
 from tests.sinks.sqlite.workbench import DAY, HOUR, MINUTE, T0, S, Workbench, group
@@ -70,7 +70,7 @@ def test_points_between_those_that_are_there_agree_for_any_hold(bench: Workbench
 
 def test_points_far_apart_are_stored_without_reading_what_lies_between(bench: Workbench) -> None:
     bench.insert(group(["a"], range(T0, T0 + DAY, 10 * S), [1.0] * 8640))
-    with patch.object(late, "stored_points", wraps=late.stored_points) as reads:
+    with patch.object(late, "stored_points", wraps=reading.stored_points) as reads:
         bench.insert(group(["a"], [T0 + 5 * S, T0 + 20 * HOUR + 5 * S], [2.0, 2.0]))
     assert all(call.args[3] - call.args[2] < HOUR for call in reads.call_args_list)
     agree(bench, "a")
