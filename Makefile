@@ -39,7 +39,8 @@ bench: .venv/.installed-dev ## Measure: points per second, CPU time per point, p
 	@.ci/server rabbitmq postgresql sshd node-exporter
 	$(PYTHON) tests/bench/throughput.py $(ARGS)
 	$(PYTHON) tests/bench/families.py
-	$(PYTHON) -m tests.bench.postgres
+	$(PYTHON) tests/bench/archive.py
+	$(PYTHON) -m tests.bench.history
 
 clean: ## Remove everything that was made here
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -220,7 +220,7 @@ def main() -> None:
             asyncio.run(build(folder / "days.db", options.days))
             asyncio.run(queries(folder / "days.db", options.days))
         if "postgres" in parts:
-            subprocess.run([sys.executable, str(ROOT / "tests/bench/postgres.py")], check=True)
+            subprocess.run([sys.executable, "-m", "tests.bench.postgres"], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":
