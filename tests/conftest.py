@@ -65,9 +65,10 @@ async def loop_watch() -> AsyncIterator[None]:
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and processes inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell starts what runs in its background with SIGINT and SIGQUIT ignored, and processes inherit that."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

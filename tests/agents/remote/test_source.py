@@ -281,7 +281,7 @@ async def test_the_vital_signs_tell_what_is_wrong_with_which_host(ssh_home, memo
 async def test_the_names_of_the_sources_own_metrics_are_as_ever(ssh_home, memory_url) -> None:
     server = ssh_home.server()
     async with polled(memory_url, [MonitorTarget(server.address, TOY, name="db1")]) as (_, points):
-        await until(lambda: points.last("db1.remote.up") == 1.0)
+        await until(lambda: points.last("db1.remote.up") == 1.0 and points.last("db1.toy.number") is not None)
         metrics = await points.get_metrics(["db1.toy.number", "db1.remote.duration"], metadata=True)
         assert metrics["db1.toy.number"]["description"] == "a number"
         assert metrics["db1.remote.duration"]["unit"] == "s"
