@@ -19,7 +19,7 @@ up: .venv/.installed ## See this machine's metrics: sampled, archived, shown (Ct
 
 test: .venv/.installed-dev ## Run all tests, on servers of their own
 	@.ci/server rabbitmq postgresql sshd node-exporter chromium
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, mypy --strict, import-linter; is the README's table up to date
 	$(PYTHON) -m ruff check .

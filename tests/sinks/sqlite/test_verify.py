@@ -73,6 +73,7 @@ async def archive(path: Path) -> AsyncIterator[SqliteArchive]:
         ),
         (f"INSERT INTO point VALUES (99, {T0}, 1.0)", "metric 99: has no name, but is in the table point"),
     ],
+    ids=lambda text: text[:30],  # times are others in each process
 )
 async def test_whatever_is_wrong_is_found(archive: SqliteArchive, damage: str, said: str) -> None:
     await archive.database.run(lambda connection: connection.execute(damage))
