@@ -19,6 +19,7 @@ from bus.subscription import Subscriber
 from bus.timestamp import Timedelta, Timestamp
 from tests.agents.sampled import until
 from tests.agents.toy import NeedySource, Sampled, ToySource, second
+from tests.services.descriptors import open_descriptors
 
 
 class StuckSource(ToySource):
@@ -120,14 +121,14 @@ def test_the_deadline_follows_the_period(host) -> None:
 
 
 async def test_teardown_closes_the_files_and_ends_the_thread(host, monkeypatch) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     source = host.source(LoadSource)
     Sampled(source, monkeypatch)
     await source.update()
-    assert len(os.listdir("/proc/self/fd")) > before
+    assert open_descriptors() > before
     await source.teardown()
     await source.teardown()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     await until(lambda: not any(thread.name == "source-load: read" for thread in threading.enumerate()))
 
 

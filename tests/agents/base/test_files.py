@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 
 from agents.base.files import OpenFiles, read_once
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+from tests.services.descriptors import open_descriptors
 
 
 def test_a_file_is_read_anew_each_time_and_stays_open(tmp_path: Path) -> None:

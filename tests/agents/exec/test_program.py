@@ -12,6 +12,7 @@ import pytest
 from agents.exec import program
 from agents.exec.program import MAX_COMPLAINT, Ended, Program, run
 from tests.agents.exec.children import children, is_alive
+from tests.services.descriptors import open_descriptors
 
 IGNORES_TERM = 'trap "" TERM; echo x > started; while true; do sleep 0.01; done'
 
@@ -194,11 +195,11 @@ def test_a_run_that_cannot_be_watched_leaves_no_process(left_over) -> None:
 
 
 def test_nothing_is_left_open_and_nobody_unreaped(run_it, stopper, left_over) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     run_it("true")
     run_it("hostbus-no-such")
     run_it("sh", "-c", "exit 1")
-    assert len(os.listdir("/proc/self/fd")) == descriptors - 1 + 2  # our ends of the other runs' stoppers
+    assert open_descriptors() == descriptors - 1 + 2  # our ends of the other runs' stoppers
     assert left_over() == set()
 
 

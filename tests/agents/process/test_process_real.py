@@ -15,6 +15,7 @@ import pytest
 
 from agents.process.source import ProcessSource
 from bus.timestamp import Timestamp
+from tests.services.descriptors import open_descriptors
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="takes the /proc of Linux")
 
@@ -229,8 +230,8 @@ def test_other_users_processes_are_ordinary() -> None:
 def test_no_file_stays_open_after_a_look(real) -> None:
     source = real.source()
     read(source)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _ in range(5):
         read(source)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert before < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
