@@ -53,7 +53,7 @@ async def archive(path: Path) -> AsyncIterator[SqliteArchive]:
         ),
         (f"INSERT INTO point VALUES (1, {T0 + 5 * S}, 1.0)", "a, points from .*: 1 points are in rows, too"),
         (
-            f"DELETE FROM point WHERE metric = 1 AND time < {NOW_NS - H + 20 * S}",
+            f"DELETE FROM point WHERE metric = 1 AND time < {(NOW_NS - H) // (10 * S) * 10 * S + 25 * S}",
             "a, aggregate of 10s at .*its parts say",
         ),
         ("UPDATE rollup SET sum = sum + 1 WHERE tier = 1 AND metric = 2", "b, aggregate of 10s at .* says 1"),
