@@ -301,6 +301,15 @@ class DurableSink(Sink):
         if self.metrics:
             await self._persist("subscribe", lambda: self.subscribe(self.metrics))
 
+    async def change_metrics(self, metrics: Sequence[str]) -> None:
+        """Subscribe to these names and patterns instead of those so far: what is in both goes on undisturbed."""
+        if self._subscription:
+            if added := set(metrics) - set(self.metrics):
+                await self.subscribe(sorted(added))
+            if removed := set(self.metrics) - set(metrics):
+                await self.unsubscribe(sorted(removed))
+        self.metrics = list(metrics)
+
     async def _rejoin(self) -> None:
         # A configuration that was set while the connection was away is in force from now on.
         await self._accept_config(await self._register("sink.register"))

@@ -131,12 +131,7 @@ class JsonSink(DurableSink):
             raise TypeError(f"a JsonSink takes a JsonConfig, not {type(config).__name__}")
         if config.path != self.config.path:
             raise ConfigError(f"path: {self.token} has its file open: restart it with another --path")
-        if self._subscription:
-            if added := set(config.metrics) - set(self.metrics):
-                await self.subscribe(sorted(added))
-            if removed := set(self.metrics) - set(config.metrics):
-                await self.unsubscribe(sorted(removed))
-        self.metrics = list(config.metrics)
+        await self.change_metrics(config.metrics)
         self.batch_points = config.batch_points
         self.batch_age_s = config.batch_age
         await super().reconfigure(config)

@@ -6,18 +6,15 @@ import logging
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
-from bus.archive import MissingFrames
 from bus.config import AgentConfig
-from bus.errors import ConfigError, StorageBusy, StorageError, gist
+from bus.errors import ConfigError, StorageError, gist
 from bus.frame import Frame
 from bus.gaps import Gap
 from bus.queues import durable_name
 from bus.rpc import Json
 from bus.timestamp import Timedelta
 from bus.transport.base import Transport
-from sinks.describing import Describer
-from sinks.events import EventSink
-from sinks.history import HistoryService
+from sinks.archiving import ArchiveSink
 from sinks.postgres.archive import PostgresArchive
 from sinks.postgres.config import PostgresConfig
 from sinks.postgres.live import Newest
@@ -31,7 +28,7 @@ PREFETCH = 4_000
 UPKEEP_S = 30.0
 
 
-class PostgresSink(EventSink):
+class PostgresSink(ArchiveSink[PostgresArchive]):
     """Archives metrics of many hosts in a PostgreSQL database; several may share the work.
 
     Points are stored every `persist_period`, and acknowledged after that; the newest value of each metric is
@@ -54,46 +51,20 @@ class PostgresSink(EventSink):
         super().__init__(token, url, metrics=config.metrics, prefetch=PREFETCH, config=config)
         self.batch_points = config.batch_points
         self.batch_age_s = config.persist_period
-        self.points_stored = 0
         self._address = config.address
         self._shard = Shard.parse(config.shard) if config.shard else None
-        self._archive: PostgresArchive | None = None  # None while it cannot be reached, too
-        self._opening = asyncio.Lock()
-        self._missing: list[MissingFrames] = []
         self._newest = Newest()
         self._troubles: dict[str, str] = {}
-        self._names = 0
-        self._history = HistoryService(self, lambda: PostgresArchive.open(self._address, "read"))
-        self._describer = Describer(
-            lambda: self._archive, lambda names: self.get_metrics(selector=list(names)), self.token
-        )
 
-    @property
-    def archive(self) -> PostgresArchive | None:
-        """What it writes; None while it cannot be opened."""
-        return self._archive
-
-    async def setup(self) -> None:
-        """Open the archive. Raises StorageError, which says what would be right."""
-        await super().setup()
-        try:
-            await self._open()
-        except StorageBusy as error:
-            logger.warning("%s: %s; it is tried again when points come", self.token, error)
+    async def open_archive(self, access: str) -> PostgresArchive:
+        """Connect to the database."""
+        return await PostgresArchive.open(self._address, access)
 
     async def start(self) -> None:
         """Join the bus and store what comes."""
         await super().start()
-        self._history.begin()
-        self.start_task(self._describer.run(), name="ask for metadata")
         self.start_task(self._show_newest(), name="show the newest values")
         self.start_task(self._keep_up(), name="form aggregates, drop old points")
-
-    async def teardown(self) -> None:
-        """Close the archive."""
-        await self._history.aclose()
-        await self._close()
-        await super().teardown()
 
     async def subscribe(
         self,
@@ -120,12 +91,7 @@ class PostgresSink(EventSink):
         for fixed in ("host", "port", "user", "database", "queue", "shard"):
             if getattr(config, fixed) != getattr(self.config, fixed):
                 raise ConfigError(f"{fixed}: {self.token} works with it already: restart it with another --{fixed}")
-        if self._subscription:
-            if added := set(config.metrics) - set(self.metrics):
-                await self.subscribe(sorted(added))
-            if removed := set(self.metrics) - set(config.metrics):
-                await self.unsubscribe(sorted(removed))
-        self.metrics = list(config.metrics)
+        await self.change_metrics(config.metrics)
         self.batch_points = config.batch_points
         self.batch_age_s = config.persist_period
         await super().reconfigure(config)
@@ -144,22 +110,7 @@ class PostgresSink(EventSink):
         """
         if self._shard is not None:
             frames = [frame.select(self._shard.__contains__) for frame in frames]
-        try:
-            archive = self._archive or await self._open()
-            self.points_stored += await archive.insert(
-                (group for frame in frames for group in frame.groups), self._missing
-            )
-        except StorageBusy:
-            raise
-        except StorageError as error:
-            await self._close()  # and open it again with the next attempt, which finds what was put right
-            await self._history.reopen()
-            raise StorageBusy(str(error)) from error
-        self._missing = []
-        if archive.known_metrics != self._names:
-            self._names = archive.known_metrics
-            self._describer.notice()
-            self._history.notice()
+        await super().on_frames(frames)
 
     async def on_gap(self, gap: Gap) -> None:
         """Remember what is missing; it is stored together with the frames that showed it.
@@ -168,22 +119,6 @@ class PostgresSink(EventSink):
         """
         if not self.config.queue:
             await super().on_gap(gap)
-            self._missing.append(gap.frames)
-
-    def vital_signs(self) -> Json:
-        """Points stored, requests for history."""
-        return {**super().vital_signs(), **self._history.vital_signs(), "pointsStored": self.points_stored}
-
-    async def _open(self) -> PostgresArchive:
-        async with self._opening:
-            if self._archive is None:
-                self._archive = await PostgresArchive.open(self._address)
-            return self._archive
-
-    async def _close(self) -> None:
-        archive, self._archive = self._archive, None
-        if archive is not None:
-            await archive.aclose()
 
     # -- beside the points -----------------------------------------------------------------------------
 
@@ -191,7 +126,7 @@ class PostgresSink(EventSink):
         while True:
             await asyncio.sleep(self.config.live_period or UPKEEP_S)
             newest = self._newest.take(self._stores)
-            archive = self._archive
+            archive = self.archive
             if newest and archive is not None:
                 await self._try("show the newest values", archive.set_latest(newest))
 
@@ -201,7 +136,7 @@ class PostgresSink(EventSink):
     async def _keep_up(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
-            archive = self._archive
+            archive = self.archive
             if archive is not None:
                 await self._try("form aggregates", archive.upkeep(keep_ns(self.config.keep)))
 

@@ -2,30 +2,23 @@
 """`SqliteSink`: stores what it receives in an archive, and acknowledges it when it is on the disk."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from bus.archive import MissingFrames
 from bus.config import AgentConfig
-from bus.errors import ConfigError, StorageBusy, StorageError
+from bus.errors import ConfigError
 from bus.frame import Frame
-from bus.gaps import Gap
 from bus.names import check_pattern
 from bus.rpc import Json
 from bus.state import make_state_folder, state_file
 from bus.transport.base import Transport
-from sinks.describing import Describer
-from sinks.events import EventSink
-from sinks.history import HistoryService
+from sinks.archiving import ArchiveSink
 from sinks.retention import DEFAULT_KEEP, Retention, span
 from sinks.sqlite.archive import SqliteArchive
 from sinks.sqlite.keeper import Keeper, Rules
-
-logger = logging.getLogger(__name__)
 
 
 def default_path() -> str:
@@ -72,7 +65,7 @@ class SqliteConfig(AgentConfig, frozen=True, kw_only=True):
         return Rules(hot_ns=span(self.hot, "hot"), retention=Retention.load(self.keep, self.keep_for))
 
 
-class SqliteSink(EventSink):
+class SqliteSink(ArchiveSink[SqliteArchive]):
     """Archives metrics in one SQLite file: one transaction per batch, acknowledged after its commit.
 
     What is in the file can be asked for over the bus (`bus.history.HistoryClient`).
@@ -96,44 +89,25 @@ class SqliteSink(EventSink):
         super().__init__(token, url, metrics=config.metrics, config=config)
         self.batch_points = config.batch_points
         self.batch_age_s = config.batch_age
-        self.points_stored = 0
         self.size_bytes = 0
-        self._archive: SqliteArchive | None = None  # None while it cannot be opened, too
-        self._keeper = Keeper(token, lambda: self._archive, config.rules())
-        self._history = HistoryService(self, lambda: SqliteArchive.open(self.config.path, "read"))
-        self._missing: list[MissingFrames] = []
-        self._describer = Describer(
-            lambda: self._archive, lambda names: self.get_metrics(selector=list(names)), self.token
-        )
-        self._names = 0
+        self._keeper = Keeper(token, lambda: self.archive, config.rules())
 
-    @property
-    def archive(self) -> SqliteArchive | None:
-        """What it writes; None while it cannot be opened."""
-        return self._archive
+    async def open_archive(self, access: str) -> SqliteArchive:
+        """Open the file."""
+        archive = await SqliteArchive.open(self.config.path, access)
+        self.size_bytes = archive.size_bytes
+        return archive
 
     async def setup(self) -> None:
         """Open the archive. Raises StorageError, which says what would be right."""
-        await super().setup()
         if self.config.path == default_path():
             await asyncio.to_thread(make_state_folder, "--path (agent up: --archive)")
-        try:
-            await self._open()
-        except StorageBusy as error:
-            logger.warning("%s: %s; it is tried again when points come", self.token, error)
+        await super().setup()
 
     async def start(self) -> None:
         """Join the bus and store what comes."""
         await super().start()
-        self._history.begin()
-        self.start_task(self._describer.run(), name="ask for metadata")
         self.start_task(self._keeper.run(), name="upkeep of the archive")
-
-    async def teardown(self) -> None:
-        """Close the archive."""
-        await self._history.aclose()
-        await self._close()
-        await super().teardown()
 
     async def reconfigure(self, config: AgentConfig) -> None:
         """Everything but the path may change at run time. Raises ConfigError for that."""
@@ -141,67 +115,20 @@ class SqliteSink(EventSink):
             raise TypeError(f"a SqliteSink takes a SqliteConfig, not {type(config).__name__}")
         if config.path != self.config.path:
             raise ConfigError(f"path: {self.token} has its archive open: restart it with another --path")
-        if self._subscription:
-            if added := set(config.metrics) - set(self.metrics):
-                await self.subscribe(sorted(added))
-            if removed := set(self.metrics) - set(config.metrics):
-                await self.unsubscribe(sorted(removed))
-        self.metrics = list(config.metrics)
+        await self.change_metrics(config.metrics)
         self.batch_points = config.batch_points
         self.batch_age_s = config.batch_age
         self._keeper.rules = config.rules()
         await super().reconfigure(config)
 
-    # -- points ----------------------------------------------------------------------------------------
-
     async def on_frames(self, frames: Sequence[Frame]) -> None:
-        """Store all points, in one transaction. Raises StorageBusy whatever is wrong with the archive.
-
-        A frame is never to blame for a broken file: no point is given up, a person has to see to the file.
-        """
-        try:
-            archive = self._archive or await self._open()
-            self.points_stored += await archive.insert(
-                (group for frame in frames for group in frame.groups), self._missing
-            )
-        except StorageBusy:
-            raise
-        except StorageError as error:
-            await self._close()  # and open it again with the next attempt, which finds a file that was put right
-            await self._history.reopen()
-            raise StorageBusy(str(error)) from error
-        self._missing = []
+        """Store all points, in one transaction. Raises StorageBusy whatever is wrong with the archive."""
+        await super().on_frames(frames)
         for frame in frames:
             self._keeper.stored(frame.groups)
-        self.size_bytes = archive.size_bytes
-        if archive.known_metrics != self._names:
-            self._names = archive.known_metrics
-            self._describer.notice()
-            self._history.notice()
-
-    async def on_gap(self, gap: Gap) -> None:
-        """Remember what is missing; it is stored together with the frames that showed it."""
-        await super().on_gap(gap)
-        self._missing.append(gap.frames)
+        if self.archive is not None:
+            self.size_bytes = self.archive.size_bytes
 
     def vital_signs(self) -> Json:
-        """Points stored, the size of the archive in bytes, requests for history."""
-        return {
-            **super().vital_signs(),
-            **self._history.vital_signs(),
-            "pointsStored": self.points_stored,
-            "archiveBytes": self.size_bytes,
-        }
-
-    async def _open(self) -> SqliteArchive:
-        self._archive = archive = await SqliteArchive.open(self.config.path)
-        self.size_bytes = archive.size_bytes
-        return archive
-
-    async def _close(self) -> None:
-        archive, self._archive = self._archive, None
-        if archive is not None:
-            try:
-                await archive.aclose()
-            except StorageError as error:
-                logger.warning("%s: %s", self.token, error)
+        """Points stored, requests for history, the size of the archive in bytes."""
+        return {**super().vital_signs(), "archiveBytes": self.size_bytes}
